@@ -1,0 +1,560 @@
+//! The stored vocabulary: what the journal can say. PURE.
+//!
+//! Events of a run are written by its one executor, except for the *decisions* (see
+//! [`Event::is_decision`]): those come from other processes while an executor may be at work, and the
+//! run's state machine accepts them at any point.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::kernel::{
+    ChangeSet, Digest, Direction, Failure, Risk, RunId, Settlement, Severity, Span, Target,
+    Timestamp,
+};
+use crate::tools::tool::HistoryRow;
+
+/// Who did something: OS user, token's principal, or `LAKEOPS_ACTOR`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// The name.
+    pub name: String,
+    /// From where: host and terminal, or address.
+    pub from: String,
+}
+
+/// The key of a step in a run: `heal`, `heal[public.orders]`, `child_flow/heal`.
+pub type StepKey = String;
+
+/// How a run ended, or why nobody works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// An executor is at work, or was when it died.
+    Running,
+    /// It waits for a time, a condition, an event or a lock.
+    Waiting,
+    /// It waits for a person's decision.
+    WaitingApproval,
+    /// Every step was done or rightly skipped.
+    Succeeded,
+    /// A step failed.
+    Failed,
+    /// A person ended it.
+    Cancelled,
+    /// Nobody can tell whether a change happened; a person settles it.
+    InDoubt,
+    /// A person must act.
+    Stuck,
+}
+
+impl Outcome {
+    /// Whether the run is over.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name as it is written in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::WaitingApproval => "waiting_approval",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::InDoubt => "in_doubt",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// How far changes were undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compensation {
+    /// Nothing was to be undone, or nobody asked for it.
+    #[default]
+    None,
+    /// All of it.
+    Complete,
+    /// Some of it cannot be undone; it is listed.
+    Partial,
+}
+
+/// A person's decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Yes, exactly these changes.
+    Approved,
+    /// No.
+    Rejected,
+    /// Nobody decided in time: a rejection.
+    Expired,
+}
+
+/// What a person says about a change in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoubtVerdict {
+    /// It happened.
+    Applied,
+    /// It did not happen: do it.
+    NotApplied,
+    /// It did not happen, and is not to be done.
+    Abandon,
+}
+
+/// Why a step did not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "because", rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its condition was false.
+    Condition,
+    /// Everything that it needs was skipped.
+    NeedsSkipped,
+    /// Something that it needs failed.
+    NeedFailed {
+        /// Which step.
+        step: StepKey,
+    },
+    /// The run was cancelled or had failed before it began.
+    RunEnding,
+    /// An approval was rejected with `on_reject: skip_dependents`.
+    Rejected,
+}
+
+/// A name and the value that an expression saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The name, such as `steps.decide.act`.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// One item of a fan-out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its key, unique in the list.
+    pub key: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// What an approval asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalRequest {
+    /// SHA-256 that the decision binds to: over the digests of all that it covers.
+    pub digest: Digest,
+    /// The question.
+    pub prompt: String,
+    /// The steps whose proposed change sets it covers.
+    pub covers: Vec<StepKey>,
+    /// The highest risk among them.
+    pub risk: Risk,
+    /// Why it is asked: `risk high`, `required by the workflow`, a cap of the policy.
+    pub reasons: Vec<String>,
+    /// When it is rejected by itself.
+    pub expires_at: Timestamp,
+    /// What is shown with it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub show: Value,
+}
+
+/// What happened. Stored as JSON with a `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    // ---- the run -----------------------------------------------------------------------------
+    /// A run of a plan began to exist.
+    RunCreated {
+        /// The plan's identity.
+        plan: Digest,
+        /// The workflow's name.
+        workflow: String,
+        /// The target.
+        target: Target,
+        /// The key that makes starting idempotent.
+        key: Option<String>,
+        /// Who started it.
+        by: Principal,
+        /// Whether `--yes` approves up to medium risk as the caller.
+        yes: bool,
+        /// The run that this one was forked from.
+        forked_from: Option<RunId>,
+    },
+    /// An executor took the run. The sequence number of this event is its fencing token.
+    RunClaimed {
+        /// Whose process.
+        by: Principal,
+        /// Which process.
+        pid: u32,
+    },
+    /// The fingerprints of what the plan relies on, as found when the run began.
+    PreconditionsTaken {
+        /// Name to fingerprint.
+        found: BTreeMap<String, String>,
+    },
+    /// The executor left: nothing can go on by itself.
+    RunParked {
+        /// `waiting`, `waiting_approval`, `in_doubt` or `stuck`.
+        outcome: Outcome,
+        /// When it can go on at the earliest by itself.
+        wake_at: Option<Timestamp>,
+        /// Why.
+        reason: String,
+    },
+    /// Decision: a person cancels the run.
+    CancelRequested {
+        /// Who.
+        by: Principal,
+        /// Whether settled changes are to be undone.
+        compensate: bool,
+        /// Why.
+        reason: String,
+    },
+    /// The run stops starting steps and ends as `outcome` after draining.
+    EndingBegan {
+        /// `failed` or `cancelled`.
+        outcome: Outcome,
+        /// Whether settled changes are undone first.
+        compensate: bool,
+        /// The steps whose changes are undone; `None`: all.
+        scope: Option<Vec<StepKey>>,
+        /// What went wrong.
+        failure: Option<Failure>,
+    },
+    /// The run is over.
+    RunFinished {
+        /// `succeeded`, `failed` or `cancelled`.
+        outcome: Outcome,
+        /// How far changes were undone.
+        compensation: Compensation,
+        /// The outputs of the workflow.
+        outputs: Value,
+    },
+
+    // ---- locks -------------------------------------------------------------------------------
+    /// The run queued for a lock, first in, first out.
+    LockQueued {
+        /// The lock.
+        lock: String,
+    },
+    /// The run got it.
+    LockAcquired {
+        /// The lock.
+        lock: String,
+    },
+    /// The run gave it back, or left the queue.
+    LockReleased {
+        /// The lock.
+        lock: String,
+    },
+
+    // ---- a step ------------------------------------------------------------------------------
+    /// Its condition was evaluated, once.
+    ConditionEvaluated {
+        /// The step.
+        step: StepKey,
+        /// What it came to.
+        result: bool,
+        /// The values that it saw.
+        seen: Vec<Seen>,
+    },
+    /// It does not run.
+    StepSkipped {
+        /// The step.
+        step: StepKey,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// The items of its fan-out, once.
+    ItemsListed {
+        /// The step.
+        step: StepKey,
+        /// The items.
+        items: Vec<Item>,
+    },
+    /// An embedded workflow began.
+    ScopeOpened {
+        /// The step.
+        step: StepKey,
+        /// Its parameters.
+        params: Value,
+        /// Its target.
+        target: Target,
+    },
+    /// A try began.
+    AttemptStarted {
+        /// The step.
+        step: StepKey,
+        /// Its number, from 1.
+        attempt: u32,
+        /// The arguments with every expression resolved; masked.
+        arguments: Value,
+    },
+    /// A try ended without success. The step has failed when there is no `retry_at`.
+    AttemptFailed {
+        /// The step.
+        step: StepKey,
+        /// Its number.
+        attempt: u32,
+        /// What went wrong.
+        failure: Failure,
+        /// When it is tried again: backoff and jitter are journaled values.
+        retry_at: Option<Timestamp>,
+    },
+    /// A step is done. Settles it.
+    StepSucceeded {
+        /// The step.
+        step: StepKey,
+        /// Its output; masked.
+        output: Value,
+        /// What of it belongs in the history.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        history: Vec<HistoryRow>,
+        /// The values that a script saw, and what it printed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<Seen>,
+    },
+    /// A wait or a verification began.
+    WaitStarted {
+        /// The step.
+        step: StepKey,
+        /// When it ends without success (for a timer: with).
+        deadline: Timestamp,
+    },
+    /// A wait or a verification looked.
+    WaitPolled {
+        /// The step.
+        step: StepKey,
+        /// What the tool returned.
+        result: Value,
+        /// The values that the expressions saw.
+        seen: Vec<Seen>,
+        /// When it looks again.
+        next_at: Timestamp,
+    },
+
+    // ---- changes -----------------------------------------------------------------------------
+    /// A write tool proposed. Replaces an earlier proposal as long as none of its changes began.
+    ChangesProposed {
+        /// The step.
+        step: StepKey,
+        /// Its arguments with every expression resolved; masked.
+        arguments: Value,
+        /// What it would do.
+        set: ChangeSet,
+        /// What the change policy said of each change, with the values that it saw.
+        policy: Value,
+        /// Why an approval is needed; empty: none is.
+        ask: Vec<String>,
+    },
+    /// An approval is asked for. Commits together with its notification.
+    ApprovalRequested {
+        /// The step that waits: the write step itself, or an `approval` step.
+        step: StepKey,
+        /// What is asked.
+        request: ApprovalRequest,
+    },
+    /// Decision: a person decided (or nobody did in time).
+    ApprovalDecided {
+        /// The step that waited.
+        step: StepKey,
+        /// The digest that was decided on.
+        digest: Digest,
+        /// What was decided.
+        decision: Decision,
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
+    /// A change is about to be carried out; durable before the effect.
+    ChangeStarted {
+        /// The step.
+        step: StepKey,
+        /// The digest of its set.
+        set: Digest,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it is done or undone.
+        direction: Direction,
+        /// What the probe saw before.
+        fingerprint: Value,
+    },
+    /// It was looked at, or its clean-up ran, and it certainly did not happen; it can be started again.
+    ChangeNotApplied {
+        /// The step.
+        step: StepKey,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it was done or undone.
+        direction: Direction,
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// A change ended; durable before the next effect that depends on it.
+    ChangeSettled {
+        /// The step.
+        step: StepKey,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it was done or undone.
+        direction: Direction,
+        /// How it ended.
+        settlement: Settlement,
+    },
+    /// Nobody can tell whether it happened. Commits together with its notification.
+    ChangeInDoubt {
+        /// The step.
+        step: StepKey,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it was done or undone.
+        direction: Direction,
+        /// What is known.
+        why: String,
+    },
+    /// Decision: a person settled a change in doubt.
+    DoubtSettled {
+        /// The step.
+        step: StepKey,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it was done or undone.
+        direction: Direction,
+        /// What the person says.
+        verdict: DoubtVerdict,
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
+
+    // ---- compensation ------------------------------------------------------------------------
+    /// The undoing of a step's changes, as proposed (`compensate:`) or from their inverses.
+    CompensationProposed {
+        /// The step whose changes are undone.
+        step: StepKey,
+        /// What undoes them, in order.
+        set: ChangeSet,
+        /// What cannot be undone, and why.
+        impossible: Vec<String>,
+    },
+    /// All that can be undone of a step was undone.
+    StepCompensated {
+        /// The step.
+        step: StepKey,
+    },
+    /// An undoing failed after its retries: a person must act. Commits with its notification.
+    RunStuck {
+        /// The step, when it is one.
+        step: Option<StepKey>,
+        /// What happened.
+        why: String,
+    },
+    /// Decision: a person took care of what was stuck; the run goes on.
+    Unstuck {
+        /// Who.
+        by: Principal,
+        /// What was done.
+        reason: String,
+    },
+
+    // ---- around the run ----------------------------------------------------------------------
+    /// A message to people: the outbox. Delivered at least once, with a de-duplication key.
+    NotificationQueued {
+        /// Its de-duplication key.
+        dedup: String,
+        /// How bad it is.
+        severity: Severity,
+        /// One line.
+        title: String,
+        /// The rest.
+        body: String,
+    },
+    /// It was delivered.
+    NotificationDelivered {
+        /// Its de-duplication key.
+        dedup: String,
+    },
+    /// An event was published: a row that waits and triggers look at.
+    EventPublished {
+        /// Its name.
+        name: String,
+        /// What it carries.
+        payload: Value,
+        /// How many events caused one another before it.
+        depth: u32,
+    },
+    /// Decision: a person overrode a rule (freeze, thaw, a cap).
+    Override {
+        /// What.
+        what: String,
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+        /// For how long.
+        expires: Option<Span>,
+    },
+    /// The payload of a pruned event; its links stay.
+    Pruned,
+}
+
+impl Event {
+    /// The name of the variant, as it is stored in the column `kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::RunCreated { .. } => "run_created",
+            Self::RunClaimed { .. } => "run_claimed",
+            Self::PreconditionsTaken { .. } => "preconditions_taken",
+            Self::RunParked { .. } => "run_parked",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::EndingBegan { .. } => "ending_began",
+            Self::RunFinished { .. } => "run_finished",
+            Self::LockQueued { .. } => "lock_queued",
+            Self::LockAcquired { .. } => "lock_acquired",
+            Self::LockReleased { .. } => "lock_released",
+            Self::ConditionEvaluated { .. } => "condition_evaluated",
+            Self::StepSkipped { .. } => "step_skipped",
+            Self::ItemsListed { .. } => "items_listed",
+            Self::ScopeOpened { .. } => "scope_opened",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptFailed { .. } => "attempt_failed",
+            Self::StepSucceeded { .. } => "step_succeeded",
+            Self::WaitStarted { .. } => "wait_started",
+            Self::WaitPolled { .. } => "wait_polled",
+            Self::ChangesProposed { .. } => "changes_proposed",
+            Self::ApprovalRequested { .. } => "approval_requested",
+            Self::ApprovalDecided { .. } => "approval_decided",
+            Self::ChangeStarted { .. } => "change_started",
+            Self::ChangeNotApplied { .. } => "change_not_applied",
+            Self::ChangeSettled { .. } => "change_settled",
+            Self::ChangeInDoubt { .. } => "change_in_doubt",
+            Self::DoubtSettled { .. } => "doubt_settled",
+            Self::CompensationProposed { .. } => "compensation_proposed",
+            Self::StepCompensated { .. } => "step_compensated",
+            Self::RunStuck { .. } => "run_stuck",
+            Self::Unstuck { .. } => "unstuck",
+            Self::NotificationQueued { .. } => "notification_queued",
+            Self::NotificationDelivered { .. } => "notification_delivered",
+            Self::EventPublished { .. } => "event_published",
+            Self::Override { .. } => "override",
+            Self::Pruned => "pruned",
+        }
+    }
+
+    /// The kinds that other processes write while an executor may be at work.
+    pub const DECISIONS: [&'static str; 5] =
+        ["cancel_requested", "approval_decided", "doubt_settled", "unstuck", "override"];
+
+    /// Whether this is a decision.
+    pub fn is_decision(&self) -> bool {
+        Self::DECISIONS.contains(&self.kind())
+    }
+}

@@ -1,0 +1,262 @@
+//! The journal as the engine sees it: an append-only list of events, per stream and in all.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Outcome};
+use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
+use crate::plan::Plan;
+
+/// A stream of events: one per run, and one for the installation as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// What concerns no run: freezes, published events from outside.
+    System,
+    /// The events of a run.
+    Run(RunId),
+}
+
+impl Stream {
+    /// The text that it is stored as.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::System => "system",
+            Self::Run(run) => run.as_str(),
+        }
+    }
+}
+
+/// A stored event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place in the whole journal, from 1, without gaps.
+    pub position: u64,
+    /// The stream, as text.
+    pub stream: String,
+    /// Its place in the stream, from 1, without gaps.
+    pub seq: u64,
+    /// Journal time: never runs backwards.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// By what right a batch is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The stream's last sequence number is exactly this one; else [`JournalError::Conflict`].
+    Last(u64),
+    /// The stream's newest `run_claimed` has this sequence number: the caller is the executor. Decisions
+    /// of others may have come in between.
+    Claim(u64),
+    /// Anything goes: the system stream.
+    Anything,
+}
+
+/// Events for one stream.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The stream.
+    pub stream: Stream,
+    /// By what right.
+    pub expect: Expect,
+    /// The events, in order.
+    pub events: Vec<Event>,
+}
+
+/// When an append returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// As soon as it is queued: it rides in the next commit. Its failure is told by the next call.
+    Buffered,
+    /// When it, and all that was queued before it, is on disk.
+    Synced,
+}
+
+/// What the journal derives of a run, for lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run.
+    pub run_id: RunId,
+    /// Its plan.
+    pub plan_id: Digest,
+    /// Its workflow.
+    pub workflow: String,
+    /// Its target, as text.
+    pub target: String,
+    /// How it ended, or why nobody works on it.
+    pub outcome: Outcome,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When its newest event was stored.
+    pub updated_at: Timestamp,
+    /// When it can go on by itself.
+    pub wake_at: Option<Timestamp>,
+    /// The key that made its start idempotent.
+    pub key: Option<String>,
+}
+
+/// Which runs are listed.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only those that are not over.
+    pub unfinished: bool,
+    /// Only those of this workflow.
+    pub workflow: Option<String>,
+    /// Only the newest so many.
+    pub limit: Option<u32>,
+}
+
+/// Which entries an audit looks at.
+#[derive(Clone, Debug, Default)]
+pub struct EntryFilter {
+    /// Only this stream.
+    pub stream: Option<String>,
+    /// Only these kinds; empty: all.
+    pub kinds: Vec<String>,
+    /// Only after this position.
+    pub after: u64,
+    /// Not before this time.
+    pub since: Option<Timestamp>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+/// The end of the chain: kept elsewhere, it shows that a journal lost its tail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The journal's own id, drawn when it was made.
+    pub journal: String,
+    /// The position of the newest event; 0 when there is none.
+    pub position: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
+/// What a verification of the chain found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// How many events were looked at.
+    pub events: u64,
+    /// The end of the chain.
+    pub head: Head,
+    /// The first place where it is broken.
+    pub broken: Option<Break>,
+}
+
+/// Where the chain is broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Break {
+    /// The position of the first event that is not as it was written.
+    pub position: u64,
+    /// Its stream and sequence number, when they can be read.
+    pub event: Option<String>,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// A journal that refuses, or cannot.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another writer was faster, or took the run over.
+    #[error(
+        "another process wrote to stream `{stream}` first (expected {expected}, found {found})"
+    )]
+    Conflict {
+        /// The stream.
+        stream: String,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// A run with this key exists.
+    #[error("run {run} was started with the key `{key}` before")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+        /// The run.
+        run: RunId,
+    },
+    /// No run, or more than one, has this prefix.
+    #[error("{found} runs have an id that begins with `{prefix}`")]
+    NoSuchRun {
+        /// The prefix.
+        prefix: String,
+        /// How many do.
+        found: usize,
+    },
+    /// The journal was written by a newer version.
+    #[error("the journal has schema version {found}, this version knows up to {known}")]
+    Newer {
+        /// The version found.
+        found: u32,
+        /// The version known.
+        known: u32,
+    },
+    /// There is no space left, or the disk failed. Nothing that was acknowledged is lost.
+    #[error("the journal cannot be written: {reason}")]
+    Storage {
+        /// What the storage says.
+        reason: String,
+        /// Whether the space is used up.
+        full: bool,
+    },
+    /// What is stored is not what was written.
+    #[error("the journal is damaged at {place}: {what}")]
+    Corrupt {
+        /// Where.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// An append-only journal. One conformance suite (`journal::conformance`) holds for every
+/// implementation.
+pub trait Journal: Send + Sync {
+    /// Appends a batch across streams: all of it, or nothing. `RunCreated` with a known key is refused
+    /// as [`JournalError::DuplicateKey`]. Returns the entries for `Synced`, an empty list for
+    /// `Buffered`.
+    fn append(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
+    /// The entries of a stream after a sequence number, buffered ones excluded.
+    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
+    /// Entries across streams, in journal order.
+    fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
+    /// The decisions of a stream after a sequence number. Cheap when nothing changed.
+    fn decisions(
+        &self,
+        stream: &Stream,
+        after: u64,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
+    /// Runs, newest first.
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>>;
+
+    /// The one run whose id begins with `prefix`.
+    fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>>;
+
+    /// The run at the front of a lock's queue.
+    fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>>;
+
+    /// Keeps a plan's bytes. Durable when it returns.
+    fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>>;
+
+    /// A plan, checked against its id.
+    fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>>;
+
+    /// The end of the chain.
+    fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>>;
+
+    /// Walks the whole chain.
+    fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>>;
+
+    /// Commits made so far by this handle: what benchmarks divide by.
+    fn commits(&self) -> u64;
+}

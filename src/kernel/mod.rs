@@ -1,0 +1,32 @@
+//! Words without I/O: the vocabulary that every other module speaks.
+//!
+//! Nothing here opens a file, a socket or a database, and nothing here depends on another module of
+//! ours. Start with [`change`], the data that every effect of the engine is described by.
+
+pub mod change;
+pub mod digest;
+pub mod failure;
+pub mod id;
+pub mod quantity;
+pub mod risk;
+pub mod secret;
+pub mod sql_text;
+pub mod target;
+pub mod time;
+
+pub use change::{
+    Bind, Change, ChangeSet, Direction, Inverse, Operation, Query, Receipt, Recovery, Settlement,
+    SqlStatement,
+};
+pub use digest::Digest;
+pub use failure::{Failure, RetryClass};
+pub use id::{IdSource, RandomIds, RunId};
+pub use quantity::{ByteSize, Span};
+pub use risk::{Risk, Severity};
+pub use secret::{Redactor, Secret};
+pub use sql_text::{Ident, QualifiedName, SqlFile};
+pub use target::Target;
+pub use time::{Clock, SystemClock, Timestamp};
+
+/// A boxed, sendable future: what object-safe traits return.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

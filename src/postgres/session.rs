@@ -1,0 +1,4 @@
+//! Sessions.
+
+/// A session that can only read.
+pub struct PgReader;

@@ -1,0 +1,10 @@
+//! The operations that workflows are made of.
+//!
+//! A read tool looks, a write tool proposes; neither changes anything, and neither sees the journal.
+//! Start with [`tool`].
+
+pub mod context;
+pub mod tool;
+
+pub use context::ReadContext;
+pub use tool::{AnyTool, ReadTool, ToolMeta, WriteTool};
