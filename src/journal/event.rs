@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kernel::{
-    ChangeSet, Digest, Direction, Failure, Risk, RunId, Settlement, Severity, Span, Target,
+    ChangeSet, Digest, Direction, Failure, Risk, RunId, Seen, Settlement, Severity, Span, Target,
     Timestamp,
 };
 use crate::tools::tool::HistoryRow;
@@ -124,15 +124,6 @@ pub enum SkipReason {
     RunEnding,
     /// An approval was rejected with `on_reject: skip_dependents`.
     Rejected,
-}
-
-/// A name and the value that an expression saw.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
-    /// The name, such as `steps.decide.act`.
-    pub name: String,
-    /// Its value.
-    pub value: Value,
 }
 
 /// One item of a fan-out.

@@ -3,8 +3,10 @@
 //! A read tool looks, a write tool proposes; neither changes anything, and neither sees the journal.
 //! Start with [`tool`].
 
+pub mod catalog;
 pub mod context;
 pub mod tool;
 
+pub use catalog::Catalog;
 pub use context::ReadContext;
 pub use tool::{AnyTool, ReadTool, ToolMeta, WriteTool};
