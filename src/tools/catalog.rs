@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tool::AnyTool;
+use super::{core, health, performance};
 
 /// All tools by name.
 #[derive(Clone, Default)]
@@ -13,7 +14,9 @@ pub struct Catalog {
 impl Catalog {
     /// The tools that are built in.
     pub fn builtin() -> Self {
-        Self::of(&[])
+        let families = [core::TOOLS, health::TOOLS, performance::TOOLS];
+        let tools = families.iter().flat_map(|tools| tools.iter());
+        Self { tools: tools.map(|tool| (tool.meta().name, **tool)).collect() }
     }
 
     /// Just these tools: for tests.

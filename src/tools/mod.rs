@@ -3,8 +3,13 @@
 //! A read tool looks, a write tool proposes; neither changes anything, and neither sees the journal.
 //! Start with [`tool`].
 
+pub mod analysis;
 pub mod catalog;
 pub mod context;
+mod core;
+mod health;
+mod performance;
+pub mod sql_catalog;
 pub mod tool;
 
 pub use catalog::Catalog;

@@ -80,6 +80,30 @@ impl Settled<'_> {
             Some(Settlement::Moot | Settlement::Abandoned) | None => None,
         }
     }
+
+    /// How it ended, in one word.
+    pub const fn ending(&self) -> Ending {
+        match self.settlement {
+            Some(Settlement::Applied { .. }) => Ending::Applied,
+            Some(Settlement::Moot) => Ending::Moot,
+            Some(Settlement::Abandoned) => Ending::Abandoned,
+            None => Ending::NotBegun,
+        }
+    }
+}
+
+/// How a change ended, as outputs say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It was carried out.
+    Applied,
+    /// Its guard no longer held; nothing was done.
+    Moot,
+    /// A person said that it did not happen and is not to be done.
+    Abandoned,
+    /// The step ended before it was begun.
+    NotBegun,
 }
 
 /// A tool that looks. Its context cannot change anything.

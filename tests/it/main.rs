@@ -1,1 +1,4 @@
 //! The one integration binary: one module per area.
+
+#[cfg(test)]
+mod registry;

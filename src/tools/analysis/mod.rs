@@ -1,0 +1,5 @@
+//! Pure logic that several tools share. Nothing here talks to a server.
+
+mod destruction;
+pub mod statement;
+pub mod text;
