@@ -1,0 +1,912 @@
+//! What is known about a run: the events of its stream, folded. PURE.
+//!
+//! [`RunState::apply`] is total: an event that is not possible in the present state is an
+//! [`IllegalTransition`], never ignored. The executor and every report use this one function, so a
+//! resumed run and a live one cannot differ.
+//!
+//! *Invariant:* decisions ([`Event::is_decision`]) are accepted at any point, because other processes
+//! append them while the executor's own events are still on their way to the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::graph::{ALWAYS, Graph, MAIN, NodeDef, ON_FAILURE, ScopeId};
+use crate::journal::event::{
+    ApprovalRequest, Compensation, Decision, DoubtVerdict, Event, Item, Outcome, Principal,
+    SkipReason, StepKey,
+};
+use crate::journal::store::Entry;
+use crate::kernel::{
+    ChangeSet, Digest, Direction, Failure, Receipt, Settlement, Target, Timestamp,
+};
+
+/// The index of a step instance.
+pub type NodeId = usize;
+/// The index of a scope instance.
+pub type InstanceId = usize;
+
+/// Where a step instance stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// It has not begun, or goes on as soon as the engine comes to it.
+    Pending,
+    /// A try is under way, or was when the process died.
+    Running,
+    /// It is tried again later.
+    Backoff {
+        /// When.
+        until: Timestamp,
+    },
+    /// Nobody can tell whether one of its changes happened.
+    InDoubt,
+    /// Done.
+    Succeeded,
+    /// Failed for good.
+    Failed,
+    /// It does not run.
+    Skipped(SkipReason),
+}
+
+impl Phase {
+    /// Whether nothing more will happen.
+    pub const fn is_terminal(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped(_))
+    }
+
+    /// The name as it is written in JSON and in reports.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Backoff { .. } => "backoff",
+            Self::InDoubt => "in_doubt",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+}
+
+/// Where a change stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChangeState {
+    /// Not begun, or certainly without effect.
+    New,
+    /// Its start is durable, its end is not known.
+    Started {
+        /// What the probe saw before.
+        fingerprint: Value,
+    },
+    /// Nobody can tell; a person settles it.
+    InDoubt {
+        /// What the probe saw before.
+        fingerprint: Value,
+    },
+    /// It ended.
+    Settled(Settlement),
+}
+
+/// A change set at work.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The set.
+    pub set: Arc<ChangeSet>,
+    /// Where its changes stand.
+    pub changes: Vec<ChangeState>,
+    /// Why an approval is needed; empty: none is.
+    pub ask: Vec<String>,
+    /// Whether it has to be proposed again before its first change starts.
+    pub stale: bool,
+}
+
+impl Work {
+    fn new(set: ChangeSet, ask: Vec<String>) -> Self {
+        let changes = vec![ChangeState::New; set.changes.len()];
+        Self { set: Arc::new(set), changes, ask, stale: false }
+    }
+
+    /// Whether one of its changes began: from here on the set is frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.changes.iter().any(|change| !matches!(change, ChangeState::New))
+    }
+
+    /// The first change that has not ended.
+    pub fn first_open(&self) -> Option<usize> {
+        self.changes.iter().position(|change| !matches!(change, ChangeState::Settled(_)))
+    }
+
+    /// Whether a change has a durable start and no end.
+    pub fn unsettled_start(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, ChangeState::Started { .. }))
+    }
+
+    fn has_doubt(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, ChangeState::InDoubt { .. }))
+    }
+
+    /// Whether one of its changes was carried out.
+    pub fn has_applied(&self) -> bool {
+        self.changes
+            .iter()
+            .any(|change| matches!(change, ChangeState::Settled(Settlement::Applied { .. })))
+    }
+}
+
+/// A wait or a verification.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    /// When it ends.
+    pub deadline: Timestamp,
+    /// When it looks next.
+    pub next_at: Timestamp,
+    /// What it saw last.
+    pub result: Value,
+    /// When it began.
+    pub since: Timestamp,
+}
+
+/// An approval that was asked for.
+#[derive(Clone, Debug)]
+pub struct Approval {
+    /// The step that asked.
+    pub step: StepKey,
+    /// What was asked.
+    pub request: ApprovalRequest,
+    /// The sets that were shown, by step.
+    pub sets: BTreeMap<StepKey, Arc<ChangeSet>>,
+    /// What was decided.
+    pub decided: Option<Decided>,
+}
+
+/// A decision.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// What.
+    pub decision: Decision,
+    /// By whom.
+    pub by: Principal,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The undoing of a step's changes.
+#[derive(Clone, Debug)]
+pub struct Undo {
+    /// What undoes them.
+    pub work: Work,
+    /// What cannot be undone.
+    pub impossible: Vec<String>,
+    /// Tries so far that failed.
+    pub failures: u32,
+    /// Whether all of it is done.
+    pub done: bool,
+}
+
+/// A step, an item of a fan-out, or a step of an embedded workflow.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its key in the run.
+    pub key: StepKey,
+    /// The scope instance that it belongs to.
+    pub scope: InstanceId,
+    /// Its place in the scope's definition.
+    pub index: usize,
+    /// The item, when it is one of a fan-out.
+    pub item: Option<(usize, Item)>,
+    /// The fan-out, when it is an item.
+    pub fan_out: Option<NodeId>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whether the engine has come to it.
+    pub begun: bool,
+    /// Tries so far.
+    pub attempts: u32,
+    /// What its condition came to.
+    pub condition: Option<bool>,
+    /// Its arguments in the latest try.
+    pub arguments: Value,
+    /// What it proposed.
+    pub work: Option<Work>,
+    /// Its items, when it fans out.
+    pub items: Option<Vec<NodeId>>,
+    /// Its embedded workflow.
+    pub inner: Option<InstanceId>,
+    /// Its wait.
+    pub waiting: Option<Waiting>,
+    /// Its output.
+    pub output: Arc<Value>,
+    /// What went wrong last.
+    pub failure: Option<Failure>,
+    /// The undoing of its changes.
+    pub undo: Option<Undo>,
+    open_needs: usize,
+}
+
+/// A scope of steps at work.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its definition.
+    pub def: ScopeId,
+    /// The step that embeds it; `None` for the scopes of the run itself.
+    pub owner: Option<NodeId>,
+    /// Its steps, by place in the definition.
+    pub nodes: Vec<NodeId>,
+    /// The parameters that its expressions see.
+    pub params: Arc<Value>,
+    /// The target of its steps.
+    pub target: Target,
+    /// Steps whose needs have all ended and that have not ended themselves.
+    active: BTreeSet<usize>,
+    open: usize,
+    failed: bool,
+}
+
+impl Instance {
+    /// Whether a step failed whose failure was not allowed.
+    pub const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Places of the steps that can be worked on.
+    pub fn active(&self) -> impl Iterator<Item = usize> + '_ {
+        self.active.iter().copied()
+    }
+
+    /// Whether every step has ended.
+    pub const fn is_done(&self) -> bool {
+        self.open == 0
+    }
+}
+
+/// How the run is coming to its end, once it is.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// `failed` or `cancelled`.
+    pub outcome: Outcome,
+    /// Whether settled changes are undone.
+    pub compensate: bool,
+    /// The steps whose changes are undone; `None`: all.
+    pub scope: Option<Vec<StepKey>>,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+}
+
+/// A person's wish to cancel.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    /// Who.
+    pub by: Principal,
+    /// Whether settled changes are to be undone.
+    pub compensate: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a lock of this run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// In the queue.
+    Queued {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Held.
+    Held,
+}
+
+/// All that is known about a run.
+#[derive(Clone, Debug)]
+pub struct RunState {
+    /// The plan, resolved.
+    pub graph: Arc<Graph>,
+    /// Step instances.
+    pub nodes: Vec<Node>,
+    /// Scope instances; the first three are the run's own ([`MAIN`], [`ON_FAILURE`], [`ALWAYS`]).
+    pub instances: Vec<Instance>,
+    /// The last sequence number that was applied.
+    pub last_seq: u64,
+    /// The sequence number of the newest claim.
+    pub claim: u64,
+    /// Claims since a step or change was settled.
+    pub barren_claims: u32,
+    /// When the run was created.
+    pub created_at: Timestamp,
+    /// Who started it.
+    pub started_by: Option<Principal>,
+    /// Whether `--yes` was given.
+    pub yes: bool,
+    /// Locks.
+    pub locks: BTreeMap<String, LockState>,
+    /// Approvals in the order in which they were asked for.
+    pub approvals: Vec<Approval>,
+    /// A person's wish to cancel.
+    pub cancel: Option<Cancel>,
+    /// How the run is ending.
+    pub ending: Option<Ending>,
+    /// Why a person must act.
+    pub stuck: Option<(Option<StepKey>, String)>,
+    /// How the run ended.
+    pub finished: Option<(Outcome, Compensation)>,
+    /// The outputs of the run.
+    pub outputs: Value,
+    /// What the latest parking said.
+    pub parked: Option<(Outcome, Option<Timestamp>, String)>,
+    /// Changes carried out so far.
+    pub changes_applied: u64,
+    /// What they cost, by cost name.
+    pub cost: BTreeMap<String, u64>,
+    /// Notifications that were not delivered yet.
+    pub outbox: BTreeSet<String>,
+    /// Time spent working.
+    pub worked: Duration,
+    /// Fingerprints taken when the run began.
+    pub preconditions: Option<BTreeMap<String, String>>,
+    by_key: HashMap<StepKey, NodeId>,
+    last_at: Timestamp,
+    busy: usize,
+}
+
+/// An event that is not possible in the present state: the journal was not written by this engine, or
+/// the engine has a fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event `{event}` is illegal while {what}")]
+pub struct IllegalTransition {
+    /// The kind of the event.
+    pub event: &'static str,
+    /// The state that it met.
+    pub what: String,
+}
+
+impl RunState {
+    /// A run that has not begun.
+    pub fn new(graph: Arc<Graph>, params: Value, target: &Target) -> Self {
+        let mut state = Self {
+            graph,
+            nodes: Vec::new(),
+            instances: Vec::new(),
+            last_seq: 0,
+            claim: 0,
+            barren_claims: 0,
+            created_at: Timestamp::default(),
+            started_by: None,
+            yes: false,
+            locks: BTreeMap::new(),
+            approvals: Vec::new(),
+            cancel: None,
+            ending: None,
+            stuck: None,
+            finished: None,
+            outputs: Value::Null,
+            parked: None,
+            changes_applied: 0,
+            cost: BTreeMap::new(),
+            outbox: BTreeSet::new(),
+            worked: Duration::ZERO,
+            preconditions: None,
+            by_key: HashMap::new(),
+            last_at: Timestamp::default(),
+            busy: 0,
+        };
+        let params = Arc::new(params);
+        for def in [MAIN, ON_FAILURE, ALWAYS] {
+            state.open_instance(def, None, (Arc::clone(&params), target.clone()));
+        }
+        state
+    }
+
+    /// Folds the entries of a run's stream.
+    pub fn replay(mut self, entries: &[Entry]) -> Result<Self, IllegalTransition> {
+        for entry in entries {
+            self.apply(&entry.event, entry.at, entry.seq)?;
+        }
+        Ok(self)
+    }
+
+    /// The step instance of a key.
+    pub fn find(&self, key: &str) -> Option<NodeId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The definition of a step instance.
+    pub fn def(&self, id: NodeId) -> &NodeDef {
+        let node = &self.nodes[id];
+        &self.graph.scope(self.instances[node.scope].def).nodes[node.index]
+    }
+
+    /// The newest approval that covers a step, by its key.
+    pub fn approval_covering(&self, key: &str) -> Option<&Approval> {
+        self.approvals.iter().rev().find(|approval| approval.sets.contains_key(key))
+    }
+
+    /// The newest approval that a step asked for.
+    pub fn approval_of(&self, key: &str) -> Option<&Approval> {
+        self.approvals.iter().rev().find(|approval| approval.step == key)
+    }
+
+    /// Takes one event in.
+    pub fn apply(
+        &mut self,
+        event: &Event,
+        at: Timestamp,
+        seq: u64,
+    ) -> Result<(), IllegalTransition> {
+        if self.busy > 0 && !matches!(event, Event::RunClaimed { .. }) {
+            self.worked += at.since(self.last_at);
+        }
+        self.last_at = at.max(self.last_at);
+        self.last_seq = self.last_seq.max(seq);
+        if self.finished.is_some()
+            && !event.is_decision()
+            && !matches!(event, Event::NotificationDelivered { .. })
+        {
+            return Err(illegal(event, "the run is over"));
+        }
+        self.transition(event, at, seq)
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm per event keeps the vocabulary total")]
+    fn transition(
+        &mut self,
+        event: &Event,
+        at: Timestamp,
+        seq: u64,
+    ) -> Result<(), IllegalTransition> {
+        match event {
+            Event::RunCreated { by, yes, .. } => {
+                self.created_at = at;
+                self.started_by = Some(by.clone());
+                self.yes = *yes;
+            }
+            Event::RunClaimed { .. } => self.claimed(seq),
+            Event::PreconditionsTaken { found } => self.preconditions = Some(found.clone()),
+            Event::RunParked { outcome, wake_at, reason } => {
+                self.parked = Some((*outcome, *wake_at, reason.clone()));
+                self.barren_claims = 0;
+            }
+            Event::CancelRequested { by, compensate, reason } => {
+                let cancel =
+                    Cancel { by: by.clone(), compensate: *compensate, reason: reason.clone() };
+                self.cancel = Some(cancel);
+            }
+            Event::EndingBegan { outcome, compensate, scope, failure } => {
+                self.ending = Some(Ending {
+                    outcome: *outcome,
+                    compensate: *compensate,
+                    scope: scope.clone(),
+                    failure: failure.clone(),
+                });
+            }
+            Event::RunFinished { outcome, compensation, outputs } => {
+                self.finished = Some((*outcome, *compensation));
+                self.outputs = outputs.clone();
+                self.locks.clear();
+            }
+            Event::LockQueued { lock } => {
+                self.locks.insert(lock.clone(), LockState::Queued { since: at });
+            }
+            Event::LockAcquired { lock } => {
+                self.locks.insert(lock.clone(), LockState::Held);
+            }
+            Event::LockReleased { lock } => {
+                self.locks.remove(lock);
+            }
+            Event::ConditionEvaluated { step, result, .. } => {
+                let node = self.working(event, step)?;
+                node.begun = true;
+                node.condition = Some(*result);
+            }
+            Event::StepSkipped { step, reason } => {
+                let id = self.id(event, step)?;
+                self.end(event, id, Phase::Skipped(reason.clone()))?;
+            }
+            Event::ItemsListed { step, items } => self.list_items(event, step, items)?,
+            Event::ScopeOpened { step, params, target } => {
+                let id = self.id(event, step)?;
+                let Some(def) = self.def(id).inner else {
+                    return Err(illegal(event, &format!("`{step}` embeds no workflow")));
+                };
+                self.working(event, step)?.begun = true;
+                let scope = (Arc::new(params.clone()), target.clone());
+                let instance = self.open_instance(def, Some(id), scope);
+                self.nodes[id].inner = Some(instance);
+            }
+            Event::AttemptStarted { step, attempt, arguments } => {
+                let node = self.working(event, step)?;
+                if node.phase == Phase::Running || *attempt != node.attempts + 1 {
+                    let what = format!("`{step}` has {} attempts", node.attempts);
+                    return Err(illegal(event, &what));
+                }
+                node.begun = true;
+                node.attempts = *attempt;
+                node.arguments = arguments.clone();
+                node.phase = Phase::Running;
+                self.busy += 1;
+            }
+            Event::AttemptFailed { step, attempt, failure, retry_at } => {
+                let id = self.id(event, step)?;
+                let node = self.working(event, step)?;
+                node.begun = true;
+                node.attempts = node.attempts.max(*attempt);
+                node.failure = Some(failure.clone());
+                match retry_at {
+                    Some(until) => self.move_to(id, Phase::Backoff { until: *until }),
+                    None => self.end(event, id, Phase::Failed)?,
+                }
+            }
+            Event::StepSucceeded { step, output, .. } => {
+                let id = self.id(event, step)?;
+                self.nodes[id].output = Arc::new(output.clone());
+                self.end(event, id, Phase::Succeeded)?;
+            }
+            Event::WaitStarted { step, deadline } => {
+                let node = self.working(event, step)?;
+                node.begun = true;
+                node.waiting = Some(Waiting {
+                    deadline: *deadline,
+                    next_at: at,
+                    result: Value::Null,
+                    since: at,
+                });
+            }
+            Event::WaitPolled { step, result, next_at, .. } => {
+                let node = self.working(event, step)?;
+                let Some(waiting) = node.waiting.as_mut() else {
+                    return Err(illegal(event, &format!("`{step}` does not wait")));
+                };
+                waiting.result = result.clone();
+                waiting.next_at = *next_at;
+            }
+            Event::ChangesProposed { step, set, ask, arguments, .. } => {
+                let node = self.working(event, step)?;
+                if node.work.as_ref().is_some_and(Work::is_frozen) {
+                    return Err(illegal(event, &format!("the set of `{step}` is frozen")));
+                }
+                node.begun = true;
+                node.arguments = arguments.clone();
+                node.work = Some(Work::new(set.clone(), ask.clone()));
+            }
+            Event::ApprovalRequested { step, request } => self.request(event, step, request)?,
+            Event::ApprovalDecided { step, digest, decision, by, reason } => {
+                let decided =
+                    Decided { decision: *decision, by: by.clone(), reason: reason.clone(), at };
+                self.decided(event, (step, digest), decided)?;
+            }
+            Event::ChangeStarted { step, index, direction, fingerprint, .. } => {
+                let change = self.change(event, (step, *index, *direction))?;
+                if *change != ChangeState::New {
+                    return Err(illegal(event, &format!("change {index} of `{step}` had begun")));
+                }
+                *change = ChangeState::Started { fingerprint: fingerprint.clone() };
+            }
+            Event::ChangeNotApplied { step, index, direction, .. } => {
+                let change = self.change(event, (step, *index, *direction))?;
+                if !matches!(change, ChangeState::Started { .. }) {
+                    return Err(illegal(
+                        event,
+                        &format!("change {index} of `{step}` was not begun"),
+                    ));
+                }
+                *change = ChangeState::New;
+                if let (Direction::Undo, Some(id)) = (direction, self.find(step))
+                    && let Some(undo) = self.nodes[id].undo.as_mut()
+                {
+                    undo.failures += 1;
+                }
+            }
+            Event::ChangeSettled { step, index, direction, settlement } => {
+                let change = self.change(event, (step, *index, *direction))?;
+                if matches!(change, ChangeState::Settled(_)) {
+                    return Err(illegal(event, &format!("change {index} of `{step}` was settled")));
+                }
+                *change = ChangeState::Settled(settlement.clone());
+                self.count(step, *index, *direction, settlement);
+                self.barren_claims = 0;
+            }
+            Event::ChangeInDoubt { step, index, direction, .. } => {
+                let change = self.change(event, (step, *index, *direction))?;
+                let ChangeState::Started { fingerprint } = change else {
+                    return Err(illegal(
+                        event,
+                        &format!("change {index} of `{step}` was not begun"),
+                    ));
+                };
+                *change = ChangeState::InDoubt { fingerprint: std::mem::take(fingerprint) };
+                if let (Direction::Do, Some(id)) = (direction, self.find(step)) {
+                    self.move_to(id, Phase::InDoubt);
+                }
+            }
+            Event::DoubtSettled { step, index, direction, verdict, .. } => {
+                self.settle_doubt(event, (step, *index, *direction), *verdict)?;
+            }
+            Event::CompensationProposed { step, set, impossible } => {
+                let id = self.id(event, step)?;
+                self.nodes[id].undo = Some(Undo {
+                    work: Work::new(set.clone(), Vec::new()),
+                    impossible: impossible.clone(),
+                    failures: 0,
+                    done: false,
+                });
+            }
+            Event::StepCompensated { step } => {
+                let id = self.id(event, step)?;
+                let Some(undo) = self.nodes[id].undo.as_mut() else {
+                    return Err(illegal(event, &format!("`{step}` is not being undone")));
+                };
+                undo.done = true;
+                self.barren_claims = 0;
+            }
+            Event::RunStuck { step, why } => self.stuck = Some((step.clone(), why.clone())),
+            Event::Unstuck { .. } => {
+                self.stuck = None;
+                self.barren_claims = 0;
+                for node in &mut self.nodes {
+                    if let Some(undo) = node.undo.as_mut() {
+                        undo.failures = 0;
+                    }
+                }
+            }
+            Event::NotificationQueued { dedup, .. } => {
+                self.outbox.insert(dedup.clone());
+            }
+            Event::NotificationDelivered { dedup } => {
+                self.outbox.remove(dedup);
+            }
+            Event::EventPublished { .. } | Event::Override { .. } | Event::Pruned => {}
+        }
+        Ok(())
+    }
+
+    fn claimed(&mut self, seq: u64) {
+        self.claim = seq;
+        self.barren_claims += 1;
+        self.busy = 0;
+        for node in &mut self.nodes {
+            if node.phase == Phase::Running {
+                // A try that died with its process counts as not tried: it runs again under its number.
+                node.phase = Phase::Pending;
+                node.attempts = node.attempts.saturating_sub(1);
+            }
+            if let Some(work) = node.work.as_mut() {
+                work.stale = !work.is_frozen();
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        event: &Event,
+        step: &str,
+        request: &ApprovalRequest,
+    ) -> Result<(), IllegalTransition> {
+        let mut sets = BTreeMap::new();
+        for key in &request.covers {
+            let node = &self.nodes[self.id(event, key)?];
+            let Some(work) = &node.work else {
+                return Err(illegal(event, &format!("`{key}` has proposed nothing")));
+            };
+            sets.insert(key.clone(), Arc::clone(&work.set));
+        }
+        self.working(event, step)?.begun = true;
+        let approval =
+            Approval { step: step.to_owned(), request: request.clone(), sets, decided: None };
+        self.approvals.push(approval);
+        Ok(())
+    }
+
+    fn decided(
+        &mut self,
+        event: &Event,
+        (step, digest): (&str, &Digest),
+        decided: Decided,
+    ) -> Result<(), IllegalTransition> {
+        let waiting = self
+            .approvals
+            .iter_mut()
+            .rev()
+            .find(|approval| approval.step == step && approval.request.digest == *digest);
+        match waiting {
+            Some(approval) if approval.decided.is_none() => {
+                approval.decided = Some(decided);
+                Ok(())
+            }
+            Some(_) => Err(illegal(event, &format!("the approval of `{step}` was decided"))),
+            None => Err(illegal(event, &format!("`{step}` asked for no such approval"))),
+        }
+    }
+
+    fn settle_doubt(
+        &mut self,
+        event: &Event,
+        (step, index, direction): (&str, u32, Direction),
+        verdict: DoubtVerdict,
+    ) -> Result<(), IllegalTransition> {
+        let change = self.change(event, (step, index, direction))?;
+        if !matches!(change, ChangeState::InDoubt { .. }) {
+            return Err(illegal(event, &format!("change {index} of `{step}` is not in doubt")));
+        }
+        let receipt = Receipt { recovered: true, ..Receipt::default() };
+        *change = match verdict {
+            DoubtVerdict::Applied => ChangeState::Settled(Settlement::Applied { receipt }),
+            DoubtVerdict::NotApplied => ChangeState::New,
+            DoubtVerdict::Abandon => ChangeState::Settled(Settlement::Abandoned),
+        };
+        if let ChangeState::Settled(settlement) = change.clone() {
+            self.count(step, index, direction, &settlement);
+        }
+        self.barren_claims = 0;
+        let id = self.id(event, step)?;
+        let doubt = self.nodes[id].work.as_ref().is_some_and(Work::has_doubt);
+        if self.nodes[id].phase == Phase::InDoubt && !doubt {
+            // The interrupted try goes on; it is not a further one.
+            self.nodes[id].attempts = self.nodes[id].attempts.saturating_sub(1);
+            self.move_to(id, Phase::Pending);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, step: &str, index: u32, direction: Direction, settlement: &Settlement) {
+        let (Direction::Do, Settlement::Applied { .. }) = (direction, settlement) else { return };
+        self.changes_applied += 1;
+        let Some(work) = self.find(step).and_then(|id| self.nodes[id].work.as_ref()) else {
+            return;
+        };
+        let set = Arc::clone(&work.set);
+        let Some(change) = usize::try_from(index).ok().and_then(|at| set.changes.get(at)) else {
+            return;
+        };
+        for (name, amount) in &change.cost {
+            *self.cost.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    fn change(
+        &mut self,
+        event: &Event,
+        (step, index, direction): (&str, u32, Direction),
+    ) -> Result<&mut ChangeState, IllegalTransition> {
+        let id = self.id(event, step)?;
+        let node = &mut self.nodes[id];
+        let work = match direction {
+            Direction::Do => node.work.as_mut(),
+            Direction::Undo => node.undo.as_mut().map(|undo| &mut undo.work),
+        };
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| work?.changes.get_mut(index))
+            .ok_or_else(|| illegal(event, &format!("`{step}` has no change {direction} {index}")))
+    }
+
+    fn list_items(
+        &mut self,
+        event: &Event,
+        step: &str,
+        items: &[Item],
+    ) -> Result<(), IllegalTransition> {
+        let fan_out = self.id(event, step)?;
+        if self.working(event, step)?.items.is_some() {
+            return Err(illegal(event, &format!("the items of `{step}` are listed")));
+        }
+        let (scope, index) = (self.nodes[fan_out].scope, self.nodes[fan_out].index);
+        let mut ids = Vec::with_capacity(items.len());
+        for (place, item) in items.iter().enumerate() {
+            let key = format!("{step}[{}]", item.key);
+            let id = self.add_node(key, (scope, index));
+            self.nodes[id].item = Some((place, item.clone()));
+            self.nodes[id].fan_out = Some(fan_out);
+            self.nodes[id].begun = true;
+            ids.push(id);
+        }
+        self.nodes[fan_out].begun = true;
+        self.nodes[fan_out].items = Some(ids);
+        Ok(())
+    }
+
+    fn add_node(&mut self, key: StepKey, (scope, index): (InstanceId, usize)) -> NodeId {
+        let id = self.nodes.len();
+        self.by_key.insert(key.clone(), id);
+        self.nodes.push(Node {
+            key,
+            scope,
+            index,
+            item: None,
+            fan_out: None,
+            phase: Phase::Pending,
+            begun: false,
+            attempts: 0,
+            condition: None,
+            arguments: Value::Null,
+            work: None,
+            items: None,
+            inner: None,
+            waiting: None,
+            output: Arc::new(Value::Null),
+            failure: None,
+            undo: None,
+            open_needs: 0,
+        });
+        id
+    }
+
+    fn open_instance(
+        &mut self,
+        def: ScopeId,
+        owner: Option<NodeId>,
+        (params, target): (Arc<Value>, Target),
+    ) -> InstanceId {
+        let instance = self.instances.len();
+        let graph = Arc::clone(&self.graph);
+        let definition = graph.scope(def);
+        let prefix = owner.map(|id| format!("{}/", self.nodes[id].key)).unwrap_or_default();
+        let mut nodes = Vec::with_capacity(definition.nodes.len());
+        let mut active = BTreeSet::new();
+        for (index, node) in definition.nodes.iter().enumerate() {
+            let id = self.add_node(format!("{prefix}{}", node.step.id), (instance, index));
+            self.nodes[id].open_needs = node.needs.len();
+            if node.needs.is_empty() {
+                active.insert(index);
+            }
+            nodes.push(id);
+        }
+        let open = nodes.len();
+        let failed = false;
+        self.instances.push(Instance { def, owner, nodes, params, target, active, open, failed });
+        instance
+    }
+
+    /// Moves a step that has not ended.
+    fn move_to(&mut self, id: NodeId, phase: Phase) {
+        if self.nodes[id].phase == Phase::Running {
+            self.busy = self.busy.saturating_sub(1);
+        }
+        self.nodes[id].phase = phase;
+    }
+
+    fn end(&mut self, event: &Event, id: NodeId, phase: Phase) -> Result<(), IllegalTransition> {
+        let node = &self.nodes[id];
+        if node.phase.is_terminal() {
+            return Err(illegal(event, &format!("`{}` has {}", node.key, node.phase.as_str())));
+        }
+        let (scope, index, is_item) = (node.scope, node.index, node.fan_out.is_some());
+        self.move_to(id, phase);
+        self.barren_claims = 0;
+        if is_item {
+            return Ok(());
+        }
+        let graph = Arc::clone(&self.graph);
+        let failed = self.nodes[id].phase == Phase::Failed && !self.def(id).step.allow_failure;
+        let instance = &mut self.instances[scope];
+        instance.failed |= failed;
+        instance.open -= 1;
+        instance.active.remove(&index);
+        for &dependent in &graph.scope(instance.def).nodes[index].dependents {
+            let node = &mut self.nodes[instance.nodes[dependent]];
+            node.open_needs -= 1;
+            if node.open_needs == 0 && !node.phase.is_terminal() {
+                instance.active.insert(dependent);
+            }
+        }
+        Ok(())
+    }
+
+    fn id(&self, event: &Event, step: &str) -> Result<NodeId, IllegalTransition> {
+        self.find(step).ok_or_else(|| illegal(event, &format!("the run has no step `{step}`")))
+    }
+
+    fn working(&mut self, event: &Event, step: &str) -> Result<&mut Node, IllegalTransition> {
+        let id = self.id(event, step)?;
+        let node = &mut self.nodes[id];
+        if node.phase.is_terminal() {
+            return Err(illegal(event, &format!("`{step}` has {}", node.phase.as_str())));
+        }
+        Ok(node)
+    }
+}
+
+fn illegal(event: &Event, what: &str) -> IllegalTransition {
+    IllegalTransition { event: event.kind(), what: what.to_owned() }
+}
