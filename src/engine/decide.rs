@@ -21,6 +21,8 @@ pub const MAX_ASKED: usize = 3;
 pub enum Command {
     /// Take the lock of the run.
     Lock(String),
+    /// Take the lock of the step.
+    LockStep(NodeId),
     /// Evaluate the condition.
     Condition(NodeId),
     /// Record that the step does not run.
@@ -169,7 +171,7 @@ impl Walk<'_> {
             None if self.begin_ending() => {}
             None => {
                 if let Some(lock) = self.situation.lock
-                    && state.locks.get(lock) != Some(&super::state::LockState::Held)
+                    && !state.locks.get(lock).is_some_and(|known| known.held)
                 {
                     self.push(Command::Lock(lock.to_owned()));
                     return;
@@ -295,11 +297,19 @@ impl Walk<'_> {
             self.push(Command::Condition(id));
             return;
         }
-        if state.def(id).step.for_each.is_some() && node.fan_out.is_none() {
+        if state.def(id).step.takes_lock() && !self.holds_lock(id) {
+            self.push(Command::LockStep(id));
+        } else if state.def(id).step.for_each.is_some() && node.fan_out.is_none() {
             self.fan_out(id);
         } else {
             self.act(id, mood);
         }
+    }
+
+    fn holds_lock(&self, id: NodeId) -> bool {
+        let node = &self.state.nodes[id];
+        node.lock_passed
+            || node.fan_out.is_some_and(|fan_out| self.state.nodes[fan_out].lock_passed)
     }
 
     fn skips(&self, id: NodeId, mood: Mood, runs_always: bool) -> Option<SkipReason> {

@@ -20,7 +20,7 @@ use crate::journal::event::{
 };
 use crate::journal::store::Entry;
 use crate::kernel::{
-    ChangeSet, Digest, Direction, Failure, Receipt, Settlement, Target, Timestamp,
+    ChangeSet, Digest, Direction, Failure, Receipt, Settlement, Severity, Target, Timestamp,
 };
 
 /// The index of a step instance.
@@ -100,12 +100,14 @@ pub struct Work {
     pub ask: Vec<String>,
     /// Whether it has to be proposed again before its first change starts.
     pub stale: bool,
+    /// The server that was looked at.
+    pub server: Value,
 }
 
 impl Work {
-    fn new(set: ChangeSet, ask: Vec<String>) -> Self {
+    fn new(set: ChangeSet, ask: Vec<String>, server: Value) -> Self {
         let changes = vec![ChangeState::New; set.changes.len()];
-        Self { set: Arc::new(set), changes, ask, stale: false }
+        Self { set: Arc::new(set), changes, ask, stale: false, server }
     }
 
     /// Whether one of its changes began: from here on the set is frozen.
@@ -224,6 +226,8 @@ pub struct Node {
     pub failure: Option<Failure>,
     /// The undoing of its changes.
     pub undo: Option<Undo>,
+    /// Whether its lock was taken, or is held by what it belongs to.
+    pub lock_passed: bool,
     open_needs: usize,
 }
 
@@ -288,15 +292,14 @@ pub struct Cancel {
 }
 
 /// What a lock of this run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockState {
-    /// In the queue.
-    Queued {
-        /// Since when.
-        since: Timestamp,
-    },
-    /// Held.
-    Held,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockState {
+    /// The step that it is for; `None`: the run as a whole.
+    pub owner: Option<StepKey>,
+    /// Since when it is queued for.
+    pub since: Timestamp,
+    /// Whether it is held.
+    pub held: bool,
 }
 
 /// All that is known about a run.
@@ -341,7 +344,7 @@ pub struct RunState {
     /// What they cost, by cost name.
     pub cost: BTreeMap<String, u64>,
     /// Notifications that were not delivered yet.
-    pub outbox: BTreeSet<String>,
+    pub outbox: BTreeMap<String, (Severity, String, String)>,
     /// Time spent working.
     pub worked: Duration,
     /// Fingerprints taken when the run began.
@@ -385,7 +388,7 @@ impl RunState {
             parked: None,
             changes_applied: 0,
             cost: BTreeMap::new(),
-            outbox: BTreeSet::new(),
+            outbox: BTreeMap::new(),
             worked: Duration::ZERO,
             preconditions: None,
             by_key: HashMap::new(),
@@ -486,14 +489,26 @@ impl RunState {
                 self.outputs = outputs.clone();
                 self.locks.clear();
             }
-            Event::LockQueued { lock } => {
-                self.locks.insert(lock.clone(), LockState::Queued { since: at });
+            Event::LockQueued { lock, step } => {
+                let state = LockState { owner: step.clone(), since: at, held: false };
+                self.locks.insert(lock.clone(), state);
             }
-            Event::LockAcquired { lock } => {
-                self.locks.insert(lock.clone(), LockState::Held);
+            Event::LockAcquired { lock, step } => {
+                if let Some(step) = step {
+                    let node = self.working(event, step)?;
+                    node.begun = true;
+                    node.lock_passed = true;
+                }
+                let Some(state) = self.locks.get_mut(lock) else {
+                    return Err(illegal(event, &format!("`{lock}` was not queued for")));
+                };
+                state.held = true;
             }
-            Event::LockReleased { lock } => {
+            Event::LockReleased { lock, step } => {
                 self.locks.remove(lock);
+                if let Some(id) = step.as_ref().and_then(|step| self.find(step)) {
+                    self.nodes[id].lock_passed = false;
+                }
             }
             Event::ConditionEvaluated { step, result, .. } => {
                 let node = self.working(event, step)?;
@@ -561,14 +576,14 @@ impl RunState {
                 waiting.result = result.clone();
                 waiting.next_at = *next_at;
             }
-            Event::ChangesProposed { step, set, ask, arguments, .. } => {
+            Event::ChangesProposed { step, set, ask, arguments, server, .. } => {
                 let node = self.working(event, step)?;
                 if node.work.as_ref().is_some_and(Work::is_frozen) {
                     return Err(illegal(event, &format!("the set of `{step}` is frozen")));
                 }
                 node.begun = true;
                 node.arguments = arguments.clone();
-                node.work = Some(Work::new(set.clone(), ask.clone()));
+                node.work = Some(Work::new(set.clone(), ask.clone(), server.clone()));
             }
             Event::ApprovalRequested { step, request } => self.request(event, step, request)?,
             Event::ApprovalDecided { step, digest, decision, by, reason } => {
@@ -623,10 +638,10 @@ impl RunState {
             Event::DoubtSettled { step, index, direction, verdict, .. } => {
                 self.settle_doubt(event, (step, *index, *direction), *verdict)?;
             }
-            Event::CompensationProposed { step, set, impossible } => {
+            Event::CompensationProposed { step, set, impossible, server } => {
                 let id = self.id(event, step)?;
                 self.nodes[id].undo = Some(Undo {
-                    work: Work::new(set.clone(), Vec::new()),
+                    work: Work::new(set.clone(), Vec::new(), server.clone()),
                     impossible: impossible.clone(),
                     failures: 0,
                     done: false,
@@ -650,8 +665,8 @@ impl RunState {
                     }
                 }
             }
-            Event::NotificationQueued { dedup, .. } => {
-                self.outbox.insert(dedup.clone());
+            Event::NotificationQueued { dedup, severity, title, body } => {
+                self.outbox.insert(dedup.clone(), (*severity, title.clone(), body.clone()));
             }
             Event::NotificationDelivered { dedup } => {
                 self.outbox.remove(dedup);
@@ -827,6 +842,7 @@ impl RunState {
             output: Arc::new(Value::Null),
             failure: None,
             undo: None,
+            lock_passed: false,
             open_needs: 0,
         });
         id

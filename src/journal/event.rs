@@ -233,16 +233,22 @@ pub enum Event {
     LockQueued {
         /// The lock.
         lock: String,
+        /// The step that it is for; `None`: the run as a whole.
+        step: Option<StepKey>,
     },
     /// The run got it.
     LockAcquired {
         /// The lock.
         lock: String,
+        /// The step that it is for; `None`: the run as a whole.
+        step: Option<StepKey>,
     },
     /// The run gave it back, or left the queue.
     LockReleased {
         /// The lock.
         lock: String,
+        /// The step that it is for; `None`: the run as a whole.
+        step: Option<StepKey>,
     },
 
     // ---- a step ------------------------------------------------------------------------------
@@ -343,6 +349,9 @@ pub enum Event {
         policy: Value,
         /// Why an approval is needed; empty: none is.
         ask: Vec<String>,
+        /// The server that was looked at: the changes are carried out nowhere else.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        server: Value,
     },
     /// An approval is asked for. Commits together with its notification.
     ApprovalRequested {
@@ -435,6 +444,9 @@ pub enum Event {
         set: ChangeSet,
         /// What cannot be undone, and why.
         impossible: Vec<String>,
+        /// The server that they are carried out on.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        server: Value,
     },
     /// All that can be undone of a step was undone.
     StepCompensated {

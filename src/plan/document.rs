@@ -160,6 +160,15 @@ pub struct PlannedStep {
     pub compensate: Option<ToolCall>,
 }
 
+impl PlannedStep {
+    /// Whether it takes a lock of its own, or embeds a workflow that does.
+    pub fn takes_lock(&self) -> bool {
+        let embedded =
+            matches!(&self.action, Action::Workflow(embedded) if embedded.lock.is_some());
+        self.lock.is_some() || embedded
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
