@@ -1,4 +1,296 @@
-//! Sessions.
+//! A session that can only read.
 
-/// A session that can only read.
-pub struct PgReader;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Column as _, Connection as _, Either, PgConnection, Statement as _, TypeInfo as _};
+use tokio::sync::Mutex;
+
+use super::read_text::{PREFIX, ReadText, read_text};
+use super::{PgEndpoint, PgError, bind, decode};
+use crate::config::settings::Limits;
+use crate::kernel::{Bind, Query, SqlFile, Timestamp};
+use crate::sql_file;
+
+/// How long after the server's own time limit we stop waiting for its answer.
+const GRACE: Duration = Duration::from_secs(5);
+
+const SERVER_FACTS: SqlFile = sql_file!("core/server_facts");
+const SERVER_FACTS_UNPRIVILEGED: SqlFile = sql_file!("core/server_facts_unprivileged");
+
+/// The SQL files that sessions use themselves.
+pub const SESSION_SQL: [&SqlFile; 2] = [&SERVER_FACTS, &SERVER_FACTS_UNPRIVILEGED];
+
+/// Which server, database and user a session works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// The version, such as `170010`.
+    pub version_num: u32,
+    /// The cluster's own identifier; `None` when the user may not ask. Copies of a cluster share it.
+    pub system_identifier: Option<String>,
+    /// The database.
+    pub database: String,
+    /// The database's OID.
+    pub database_oid: u32,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// The user whose privileges hold.
+    pub user: String,
+    /// When the server was started.
+    pub postmaster_start: Timestamp,
+}
+
+impl ServerFacts {
+    /// Where `self` is not the place that `other` was: what differs, for a person.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.database != other.database {
+            return Some(format!("it is database `{}`, not `{}`", self.database, other.database));
+        }
+        if self.database_oid != other.database_oid {
+            return Some(format!(
+                "database `{}` is another one of the same name (OID {}, not {})",
+                self.database, self.database_oid, other.database_oid
+            ));
+        }
+        match (&self.system_identifier, &other.system_identifier) {
+            (Some(here), Some(there)) if here != there => {
+                Some(format!("it is another server (system identifier {here}, not {there})"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the server says about a statement that it has parsed and not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Name and type of each column, the type as PostgreSQL writes it in `pg_type`, in capitals.
+    pub columns: Vec<(String, String)>,
+    /// The type of each placeholder.
+    pub parameters: Vec<String>,
+}
+
+/// A session that can only read. It connects on first use, holds one connection, runs every query in a
+/// `READ ONLY` transaction of its own with time limits, rolls it back, and connects again after a
+/// connection was lost.
+pub struct PgReader {
+    endpoint: PgEndpoint,
+    application_name: String,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<PgConnection>,
+    facts: Option<ServerFacts>,
+}
+
+impl PgReader {
+    /// A session on `endpoint`, not connected yet.
+    pub fn new(endpoint: PgEndpoint, limits: &Limits, application_name: &str) -> Self {
+        Self {
+            endpoint,
+            application_name: application_name.to_owned(),
+            limits: limits.clone(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Where it reads.
+    pub const fn endpoint(&self) -> &PgEndpoint {
+        &self.endpoint
+    }
+
+    /// Runs a file of `sql/`, each row read as `T`.
+    pub async fn rows<T: DeserializeOwned>(
+        &self,
+        file: &SqlFile,
+        binds: &[Bind],
+    ) -> Result<Vec<T>, PgError> {
+        self.read(file.name, file.text, binds).await
+    }
+
+    /// Runs a file of `sql/` that returns exactly one row.
+    pub async fn row<T: DeserializeOwned>(
+        &self,
+        file: &SqlFile,
+        binds: &[Bind],
+    ) -> Result<T, PgError> {
+        let mut rows = self.rows(file, binds).await?;
+        match (rows.pop(), rows.len()) {
+            (Some(row), 0) => Ok(row),
+            (last, rest) => Err(PgError::RowCount {
+                query: file.name.to_owned(),
+                found: rest + usize::from(last.is_some()),
+            }),
+        }
+    }
+
+    /// Runs a text that is no file of ours: one SELECT, VALUES, TABLE, WITH, EXPLAIN or SHOW. Each row
+    /// comes as an object. `name` stands for the text in messages.
+    pub async fn query(&self, name: &str, query: &Query) -> Result<Vec<Value>, PgError> {
+        self.read(name, &query.text, &query.binds).await
+    }
+
+    /// Which server this is; asked once.
+    pub async fn server(&self) -> Result<ServerFacts, PgError> {
+        if let Some(facts) = &self.state.lock().await.facts {
+            return Ok(facts.clone());
+        }
+        let facts: ServerFacts = match self.row(&SERVER_FACTS, &[]).await {
+            Err(error) if error.sqlstate() == Some("42501") => {
+                self.row(&SERVER_FACTS_UNPRIVILEGED, &[]).await?
+            }
+            other => other?,
+        };
+        self.state.lock().await.facts = Some(facts.clone());
+        Ok(facts)
+    }
+
+    /// Has the server parse a text: its columns and placeholders. Nothing is run.
+    pub async fn describe(&self, name: &str, text: &str) -> Result<Described, PgError> {
+        let mut state = self.state.lock().await;
+        let mut connection = self.begin(&mut state, name).await?;
+        let answer = self.answer(name, 0, bind::prepare(&mut connection, text.to_owned())).await;
+        self.end(&mut state, connection, answer.as_ref().err()).await;
+        let prepared = answer?;
+        let columns = prepared.columns().iter();
+        let parameters = match prepared.parameters() {
+            Some(Either::Left(types)) => types.iter().map(|info| info.name().to_owned()).collect(),
+            Some(Either::Right(_)) | None => Vec::new(),
+        };
+        Ok(Described {
+            columns: columns
+                .map(|column| (column.name().to_owned(), column.type_info().name().to_owned()))
+                .collect(),
+            parameters,
+        })
+    }
+
+    /// Says goodbye to the server. Dropping the session ends it too, less politely.
+    pub async fn close(self) {
+        if let Some(connection) = self.state.into_inner().connection {
+            // There is nothing left to lose on a connection that only read.
+            drop(tokio::time::timeout(GRACE, connection.close()).await);
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        text: &str,
+        binds: &[Bind],
+    ) -> Result<Vec<T>, PgError> {
+        let refuse = |why| PgError::NotARead { query: name.to_owned(), why };
+        let text = read_text(text).map_err(refuse)?;
+        let arguments = bind::arguments(name, binds, &|_| None)?;
+        match text {
+            ReadText::Wrapped(text) => {
+                let shift = PREFIX.chars().count();
+                let rows = self.fetch(name, text, arguments, shift).await?;
+                decode::json_rows(name, &rows)
+            }
+            ReadText::Plain(text) => {
+                let rows = self.fetch(name, text, arguments, 0).await?;
+                let objects = decode::objects(name, &rows)?.into_iter();
+                let read = |object| {
+                    serde_json::from_value(object).map_err(|error| PgError::Decode {
+                        query: name.to_owned(),
+                        why: error.to_string(),
+                    })
+                };
+                objects.map(read).collect()
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        name: &str,
+        text: String,
+        arguments: PgArguments,
+        shift: usize,
+    ) -> Result<Vec<PgRow>, PgError> {
+        let mut state = self.state.lock().await;
+        let mut connection = self.begin(&mut state, name).await?;
+        let query = bind::statement(text, arguments);
+        let answer = self.answer(name, shift, query.fetch_all(&mut connection)).await;
+        self.end(&mut state, connection, answer.as_ref().err()).await;
+        answer
+    }
+
+    /// Waits for an answer a little longer than the server itself would work on it.
+    async fn answer<R>(
+        &self,
+        name: &str,
+        shift: usize,
+        question: impl Future<Output = Result<R, sqlx::Error>>,
+    ) -> Result<R, PgError> {
+        let after = self.limits.statement_timeout.0.saturating_add(GRACE);
+        match tokio::time::timeout(after, question).await {
+            Ok(answer) => answer.map_err(|error| PgError::of_statement(name, error, shift)),
+            Err(_) => Err(PgError::Timeout { query: name.to_owned(), after }),
+        }
+    }
+
+    /// A connection inside a fresh transaction. It is taken out of the state, so that a reader that is
+    /// dropped half-way leaves no connection in an unknown state behind.
+    async fn begin(&self, state: &mut State, name: &str) -> Result<PgConnection, PgError> {
+        let statement = bind::timeout_millis(self.limits.statement_timeout.0);
+        let lock = bind::timeout_millis(self.limits.lock_timeout.0);
+        let begin = format!(
+            "begin transaction read only; set local statement_timeout = {statement}; \
+             set local lock_timeout = {lock}; \
+             set local idle_in_transaction_session_timeout = {statement}"
+        );
+        if let Some(mut kept) = state.connection.take() {
+            // The server may have gone away meanwhile; nothing is lost by connecting again.
+            let begun = self.answer(name, 0, bind::simple(&mut kept, begin.clone())).await;
+            if begun.is_ok() {
+                return Ok(kept);
+            }
+        }
+        let mut fresh = {
+            let endpoint = self.endpoint.with_application_name(&self.application_name);
+            connect(&endpoint, &self.limits).await?
+        };
+        self.answer(name, 0, bind::simple(&mut fresh, begin)).await?;
+        Ok(fresh)
+    }
+
+    /// Ends the transaction and keeps the connection, when it is still good.
+    async fn end(&self, state: &mut State, mut connection: PgConnection, error: Option<&PgError>) {
+        if error.is_some_and(PgError::ends_session) {
+            return;
+        }
+        let ended = bind::simple(&mut connection, "rollback".to_owned());
+        if self.answer("rollback", 0, ended).await.is_ok() {
+            state.connection = Some(connection);
+        }
+    }
+}
+
+/// Connects within the configured time.
+pub(super) async fn connect(
+    endpoint: &PgEndpoint,
+    limits: &Limits,
+) -> Result<PgConnection, PgError> {
+    let after = limits.connect_timeout.0;
+    let connected = tokio::time::timeout(after, PgConnection::connect_with(endpoint.options()));
+    match connected.await {
+        Ok(connection) => {
+            connection.map_err(|source| PgError::of_connect(endpoint.label(), source))
+        }
+        Err(_) => Err(PgError::of_connect(
+            endpoint.label(),
+            sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no connection within {}", limits.connect_timeout),
+            )),
+        )),
+    }
+}
