@@ -25,6 +25,15 @@ macro_rules! sql_file {
 }
 
 impl SqlFile {
+    /// Its statement without the comment header: what a change carries and a person approves.
+    pub fn body(&self) -> &'static str {
+        let mut rest = self.text;
+        while let Some((_, after)) = rest.split_once('\n').filter(|_| rest.starts_with("--")) {
+            rest = after;
+        }
+        rest.trim()
+    }
+
     /// The value of a key of the comment header (`-- purpose: …`), its continuation lines joined.
     pub fn header(&self, key: &str) -> Option<String> {
         let mut found: Option<String> = None;
@@ -166,5 +175,6 @@ mod tests {
         assert_eq!(file.header("purpose").as_deref(), Some("count things over two lines"));
         assert_eq!(file.header("params").as_deref(), Some("none"));
         assert_eq!(file.header("columns"), None);
+        assert_eq!(file.body(), "select 1");
     }
 }
