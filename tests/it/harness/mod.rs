@@ -1,0 +1,115 @@
+//! A real PostgreSQL for the tests, got and started by itself, also as root.
+//!
+//! One throw-away server for each test process: it stops when the process ends, however it ends, and
+//! what it leaves on disk goes with the next test process. The programs are kept across runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lakeops::kernel::{Ident, RandomIds, SystemClock};
+use lakeops::postgres::{
+    Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, Quiet, ServerOptions,
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::sync::OnceCell;
+
+/// The server that all tests of this process share.
+pub(crate) struct TestServer {
+    cluster: Cluster,
+    installation: Installation,
+    databases: AtomicU32,
+}
+
+/// The shared server; the first caller starts it.
+pub(crate) async fn postgres() -> &'static TestServer {
+    static SERVER: OnceCell<TestServer> = OnceCell::const_new();
+    SERVER.get_or_init(TestServer::start).await
+}
+
+/// What gets and starts servers, with the options of the tests.
+pub(crate) fn local() -> LocalPostgres {
+    local_with(|_| ())
+}
+
+/// The same with other options.
+pub(crate) fn local_with(change: impl FnOnce(&mut ServerOptions)) -> LocalPostgres {
+    let mut options = ServerOptions::from_variables(|name| std::env::var_os(name));
+    options.oldest = 17;
+    change(&mut options);
+    LocalPostgres::new(options, Arc::new(SystemClock), Arc::new(RandomIds))
+}
+
+/// Where the shared clusters keep their records.
+fn state() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("lakeops-tests")
+}
+
+impl TestServer {
+    async fn start() -> Self {
+        let local = local();
+        local.sweep(&state()).await.unwrap();
+        let installation = local.ensure(&Quiet).await.unwrap();
+        let name = format!("test-{}", std::process::id());
+        let options = ClusterOptions::new(name, state())
+            .throwaway()
+            .with_setting("max_connections", "200")
+            .with_setting("shared_buffers", "64MB");
+        let cluster = local.start_guarded(&installation, &options, &Quiet).await.unwrap();
+        Self { cluster, installation, databases: AtomicU32::new(0) }
+    }
+
+    /// The superuser in the database `postgres`. Tests that change anything want
+    /// [`TestServer::fresh_database`].
+    pub(crate) fn endpoint(&self) -> PgEndpoint {
+        self.cluster.endpoint()
+    }
+
+    /// The server's programs (`psql`, `pgbench`, …).
+    pub(crate) fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// The server itself.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The superuser in a new, empty database.
+    pub(crate) async fn fresh_database(&self, hint: &str) -> PgEndpoint {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{hint}_{number}");
+        let sql = format!("create database {}", Ident::new(&name));
+        let mut admin = connect(&self.endpoint()).await;
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
+        admin.close().await.unwrap();
+        self.endpoint().with_database(&name)
+    }
+}
+
+/// A plain connection, to set up and to look.
+pub(crate) async fn connect(endpoint: &PgEndpoint) -> PgConnection {
+    PgConnection::connect_with(endpoint.options()).await.unwrap()
+}
+
+/// Runs statements, one after the other.
+pub(crate) async fn execute(endpoint: &PgEndpoint, statements: &[&str]) {
+    let mut connection = connect(endpoint).await;
+    for statement in statements {
+        let run = sqlx::raw_sql(AssertSqlSafe((*statement).to_owned())).execute(&mut connection);
+        run.await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    connection.close().await.unwrap();
+}
+
+/// The one value that a query gives.
+pub(crate) async fn value<T>(endpoint: &PgEndpoint, query: &str) -> T
+where
+    T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+{
+    let mut connection = connect(endpoint).await;
+    let query = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
+    let value = query.fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    value
+}
