@@ -1,7 +1,28 @@
 //! Settings: built-in defaults, `.config/lakeops.toml`, `LAKEOPS_*`, flags; the later wins.
 //!
-//! Start with [`Settings`]: what the rest of the program is given.
+//! Nothing but this module reads the environment, and nothing here talks to a server. Start with
+//! [`Config`]; [`Settings`] is what steps and the engine are given, resolved for one target.
 
+mod check;
+pub mod connection;
+pub mod document;
+pub mod environment;
+mod file;
+mod layer;
+mod load;
+pub mod local_postgres;
+mod overrides;
+pub mod policies;
+pub mod secrets;
 pub mod settings;
+mod show;
 
+pub use connection::{Connection, ConnectionError};
+pub use environment::{Environment, FixedEnvironment, ProcessEnvironment};
+pub use layer::Origin;
+pub use load::{Actor, Config, ConfigError, FILE, Problem};
+pub use local_postgres::LocalPostgres;
+pub use overrides::Flags;
+pub use secrets::{SecretError, Secrets};
 pub use settings::Settings;
+pub use show::Shown;

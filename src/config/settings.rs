@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::policies::{ColdData, Freshness};
 use crate::kernel::{Risk, Span};
 
 /// Settings as they hold for one target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Who is asked, and when.
@@ -22,10 +24,14 @@ pub struct Settings {
     pub windows: Vec<Window>,
     /// Whether `run_command` may be used.
     pub allow_commands: bool,
+    /// How old synced data may be.
+    pub freshness: Freshness,
+    /// What counts as cold, and what happens to it.
+    pub cold_data: ColdData,
 }
 
 /// Who is asked, and when.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Approvals {
     /// The lowest risk that asks under `approval: auto`.
@@ -37,7 +43,7 @@ pub struct Approvals {
 }
 
 /// What one session or step may take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// `statement_timeout` of reads.
@@ -59,7 +65,7 @@ pub struct Limits {
 }
 
 /// A warning and a critical level.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Threshold {
     /// The warning level.
@@ -69,7 +75,7 @@ pub struct Threshold {
 }
 
 /// A cap on what runs may cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cap {
     /// At most so much in one run.
@@ -81,7 +87,7 @@ pub struct Cap {
 }
 
 /// A weekly maintenance window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// Days (`mon` … `sun`); empty: every day.
@@ -145,6 +151,8 @@ impl Default for Settings {
             caps: caps.map(|(name, cap)| (name.to_owned(), cap)).into(),
             windows: Vec::new(),
             allow_commands: false,
+            freshness: Freshness::default(),
+            cold_data: ColdData::default(),
         }
     }
 }

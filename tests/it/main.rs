@@ -1,8 +1,8 @@
 //! The one integration binary: one module per area.
 
 #[cfg(test)]
-mod harness;
+mod architecture;
 #[cfg(test)]
-mod postgres;
+mod config;
 #[cfg(test)]
 mod registry;

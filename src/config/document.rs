@@ -1,0 +1,68 @@
+//! Everything that a configuration can say. The doc comments are what `config show --help` and editors
+//! tell; the defaults are the built-in layer.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Settings;
+use super::connection::{ConnectionEntry, ConnectionKind};
+use super::local_postgres::LocalPostgres;
+use super::secrets::SecretEntry;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Document {
+    /// Where the journal, plans and the local PostgreSQL are kept.
+    pub state: String,
+    /// Where workflows are.
+    pub workflows: String,
+    /// Where SOPs are.
+    pub sops: String,
+    /// Where named SQL files of your own are.
+    pub sql: String,
+    /// The connection that is used when nobody names one.
+    pub connection: String,
+    /// Whether `LAKEOPS_ACTOR` may name who decides; otherwise it is the user of the system.
+    pub actor_from_env: bool,
+    /// The servers that can be reached.
+    pub connections: BTreeMap<String, ConnectionEntry>,
+    /// The PostgreSQL that lakeops starts by itself.
+    pub local_postgres: LocalPostgres,
+    /// Where secrets come from.
+    pub secrets: BTreeMap<String, SecretEntry>,
+    /// What steps and the engine work with.
+    pub settings: Settings,
+    /// What differs from `settings` for one target, by `project/branch`.
+    #[schemars(with = "BTreeMap<String, Settings>")]
+    pub targets: BTreeMap<String, Value>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        let local = ConnectionEntry::new(ConnectionKind::Local);
+        Self {
+            state: "state".to_owned(),
+            workflows: "workflows".to_owned(),
+            sops: "sops".to_owned(),
+            sql: "sql".to_owned(),
+            connection: "local".to_owned(),
+            actor_from_env: false,
+            connections: BTreeMap::from([("local".to_owned(), local)]),
+            local_postgres: LocalPostgres::default(),
+            secrets: BTreeMap::new(),
+            settings: Settings::default(),
+            targets: BTreeMap::new(),
+        }
+    }
+}
+
+/// JSON Schema of a configuration, without references.
+pub fn schema() -> Value {
+    let settings = schemars::generate::SchemaSettings::draft2020_12();
+    let generator = settings.with(|settings| settings.inline_subschemas = true).into_generator();
+    generator.into_root_schema_for::<Document>().to_value()
+}

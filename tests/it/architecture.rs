@@ -1,0 +1,205 @@
+//! The house rules that a compiler cannot check: who may use whom, what is pure, what lies at the top.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Who may use whom. A path that is listed more precisely wins.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("kernel", &[]),
+    ("config", &["kernel"]),
+    ("sop", &["kernel"]),
+    // The journal stores plans and history rows: types of the two, nothing that runs.
+    ("journal", &["kernel", "config", "plan::document", "plan::Plan", "tools::tool"]),
+    ("postgres", &["kernel", "config", "sop"]),
+    ("tools", &["kernel", "config", "sop", "postgres"]),
+    ("plan", &["kernel", "config", "sop", "postgres", "tools", "workflow"]),
+    ("workflow", &["kernel", "config", "sop", "postgres", "tools", "plan"]),
+    ("engine", &["kernel", "config", "sop", "postgres", "tools", "plan", "workflow", "journal"]),
+    ("report", &["kernel", "config", "sop", "tools", "plan", "journal"]),
+    (
+        "cli",
+        &[
+            "kernel", "config", "sop", "postgres", "tools", "plan", "workflow", "journal",
+            "engine", "report", "demo",
+        ],
+    ),
+    ("lib", &[]),
+    ("main", &["cli"]),
+];
+
+/// Modules (or files) that think and do not act.
+const PURE: &[&str] = &[
+    "kernel/change.rs",
+    "kernel/digest.rs",
+    "kernel/failure.rs",
+    "kernel/kill.rs",
+    "kernel/quantity.rs",
+    "kernel/risk.rs",
+    "kernel/secret.rs",
+    "kernel/seen.rs",
+    "kernel/sql_text.rs",
+    "kernel/target.rs",
+    "config/check.rs",
+    "config/document.rs",
+    "config/file.rs",
+    "config/layer.rs",
+    "config/policies.rs",
+    "config/settings.rs",
+    "config/show.rs",
+    "journal/event.rs",
+    "plan/document.rs",
+    "report/",
+];
+
+/// What acts.
+const ACTING: &[&str] = &["tokio", "sqlx", "reqwest", "rusqlite", "std::fs", "std::env"];
+
+/// Names that say nothing.
+const EMPTY_NAMES: &[&str] =
+    &["util", "utils", "helper", "helpers", "common", "misc", "manager", "imp"];
+
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(ROOT).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let name = path.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((name.display().to_string(), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines that the program is built from: no comments, no tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let production = text.split("\n#[cfg(test)]").next().unwrap_or(text);
+    production.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The modules of ours that a file names, as `module::next`.
+fn uses(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in code(text) {
+        for (start, _) in line.match_indices("crate::") {
+            if line[..start].ends_with('$') {
+                continue;
+            }
+            let path = line[start + "crate::".len()..]
+                .split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':')))
+                .next()
+                .unwrap_or_default();
+            let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
+            found.insert(parts.iter().take(2).copied().collect::<Vec<_>>().join("::"));
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_use_only_the_layers_below() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let module = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
+        let Some((_, allowed)) = MAY_USE.iter().find(|(own, _)| *own == module) else {
+            // A module that the table does not know is a decision that somebody has to write down.
+            wrong.push(format!("{name}: add `{module}` to the table of layers"));
+            continue;
+        };
+        for used in uses(&text) {
+            let other = used.split("::").next().unwrap_or_default();
+            let is_allowed = other == module
+                || allowed.iter().any(|one| *one == other || used.starts_with(one))
+                || other.chars().next().is_none_or(char::is_uppercase)
+                || other == "sql_file";
+            if !is_allowed {
+                wrong.push(format!("{name} uses `{used}`"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "layers are broken:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_modules_do_not_act() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        if !PURE.iter().any(|pure| name == *pure || (pure.ends_with('/') && name.starts_with(pure)))
+        {
+            continue;
+        }
+        for line in code(&text) {
+            if let Some(word) = ACTING.iter().find(|word| mentions(line, word)) {
+                wrong.push(format!("{name} mentions `{word}`: {}", line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "pure modules act:\n{}", wrong.join("\n"));
+}
+
+fn mentions(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(start, _)| {
+        let before = line[..start].chars().next_back();
+        let after = &line[start + word.len()..];
+        before.is_none_or(|c| !(c.is_alphanumeric() || c == '_')) && after.starts_with("::")
+            || line.trim_start().starts_with(&format!("use {word};"))
+    })
+}
+
+#[test]
+fn a_file_that_says_it_is_pure_is_checked() {
+    let says_so = sources().into_iter().filter(|(_, text)| {
+        text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains("PURE"))
+    });
+    for (name, text) in says_so {
+        for line in code(&text) {
+            let word = ACTING.iter().find(|word| mentions(line, word));
+            assert_eq!(word, None, "{name} says that it is PURE, but: {line}");
+        }
+    }
+}
+
+#[test]
+fn no_module_has_an_empty_name() {
+    for (name, _) in sources() {
+        for part in name.trim_end_matches(".rs").split('/') {
+            assert!(!EMPTY_NAMES.contains(&part), "src/{name}: `{part}` says nothing");
+        }
+    }
+}
+
+#[test]
+fn every_folder_opens_with_its_purpose() {
+    for (name, text) in sources().iter().filter(|(name, _)| name.ends_with("mod.rs")) {
+        assert!(text.starts_with("//!"), "src/{name} opens without `//!`");
+    }
+}
+
+#[test]
+fn the_top_level_has_eight_entries() {
+    let expected = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "README.md",
+        "sops",
+        "sql",
+        "src",
+        "state",
+        "tests",
+        "workflows",
+    ];
+    let entries = std::fs::read_dir(ROOT).unwrap().map(|entry| entry.unwrap().file_name());
+    let visible = entries.map(|name| name.into_string().unwrap());
+    // A build that is not told where to build makes `target`, which git ignores.
+    let visible = visible.filter(|name| !name.starts_with('.') && name != "target");
+    let visible: BTreeSet<String> = visible.collect();
+    assert_eq!(visible, expected.map(str::to_owned).into());
+}
