@@ -55,6 +55,23 @@ impl Outcome {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
+    /// All outcomes.
+    pub const ALL: [Self; 8] = [
+        Self::Running,
+        Self::Waiting,
+        Self::WaitingApproval,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::InDoubt,
+        Self::Stuck,
+    ];
+
+    /// The outcome of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == name)
+    }
+
     /// The name as it is written in JSON and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {

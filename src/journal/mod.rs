@@ -1,10 +1,27 @@
 //! What happened: an append-only, hash-linked list of events, and what is derived from it.
 //!
 //! The journal never calls a tool and never decides. Start with [`store::Journal`], the trait;
-//! [`event::Event`] is the vocabulary.
+//! [`event::Event`] is the vocabulary. [`SqliteJournal`] keeps it on disk, [`MemoryJournal`] in memory;
+//! [`conformance`] holds for both.
 
+mod admission;
+mod blob;
+mod chain;
+pub mod conformance;
+mod derived;
 pub mod event;
+pub mod faulty;
+pub mod lock;
+pub mod memory;
+mod owed;
+pub mod sqlite;
 pub mod store;
+pub mod tail;
 
 pub use event::{Event, Outcome, Principal};
+pub use faulty::{Fault, FaultyJournal};
+pub use lock::{Holder, RunLock};
+pub use memory::MemoryJournal;
+pub use sqlite::SqliteJournal;
 pub use store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
+pub use tail::verify_against;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Event, Outcome};
 use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
+use crate::plan::document::PlanError;
 
 /// A stream of events: one per run, and one for the installation as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +147,8 @@ pub struct Verification {
 /// Where the chain is broken, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Break {
-    /// The position of the first event that is not as it was written.
+    /// The position of the first event that is not as it was written; 0 when the events are, and
+    /// something that is kept beside them is not.
     pub position: u64,
     /// Its stream and sequence number, when they can be read.
     pub event: Option<String>,
@@ -155,7 +157,7 @@ pub struct Break {
 }
 
 /// A journal that refuses, or cannot.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     /// Another writer was faster, or took the run over.
     #[error(
@@ -193,6 +195,19 @@ pub enum JournalError {
         /// The version known.
         known: u32,
     },
+    /// The journal must be migrated first, and other processes have it open.
+    #[error(
+        "the journal `{path}` has schema version {found} and must become {known}, but other \
+         processes of an older version use it; stop them and try again"
+    )]
+    InUse {
+        /// The journal.
+        path: String,
+        /// The version found.
+        found: u32,
+        /// The version known.
+        known: u32,
+    },
     /// There is no space left, or the disk failed. Nothing that was acknowledged is lost.
     #[error("the journal cannot be written: {reason}")]
     Storage {
@@ -216,7 +231,10 @@ pub enum JournalError {
 pub trait Journal: Send + Sync {
     /// Appends a batch across streams: all of it, or nothing. `RunCreated` with a known key is refused
     /// as [`JournalError::DuplicateKey`]. Returns the entries for `Synced`, an empty list for
-    /// `Buffered`.
+    /// `Buffered`. An empty batch that is `Synced` waits for all that was queued before.
+    ///
+    /// When a buffered batch fails, all that follows it with the same claim fails too, so that the
+    /// stream has no hole: the run must be claimed again.
     fn append(
         &self,
         batch: Vec<Append>,
@@ -254,9 +272,22 @@ pub trait Journal: Send + Sync {
     /// The end of the chain.
     fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>>;
 
+    /// The hash of the event at a position, as it is stored.
+    fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>>;
+
     /// Walks the whole chain.
     fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>>;
 
     /// Commits made so far by this handle: what benchmarks divide by.
     fn commits(&self) -> u64;
+}
+
+impl JournalError {
+    pub(super) fn unwritable_plan(id: &Digest, error: &PlanError) -> Self {
+        Self::Storage { reason: format!("plan {}: {error}", id.short()), full: false }
+    }
+
+    pub(super) fn damaged_plan(id: &str, error: &PlanError) -> Self {
+        Self::Corrupt { place: format!("plan {id}"), what: error.to_string() }
+    }
 }

@@ -5,4 +5,10 @@ mod architecture;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod journal;
+#[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod registry;

@@ -1,0 +1,124 @@
+//! A journal that fails on demand: tests use it to fail before and after every append.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::store::{
+    Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
+    Stream, Verification,
+};
+use crate::kernel::{BoxFuture, Digest, RunId};
+use crate::plan::Plan;
+
+/// When the append fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Before the inner journal has it.
+    Before,
+    /// After the inner journal has it: the caller cannot know.
+    After,
+}
+
+/// A journal whose `nth` append (from 1), and every one after it, fails.
+///
+/// The later ones fail too, since a caller that goes on as if nothing had happened is what a test looks
+/// for; [`FaultyJournal::heal`] ends it.
+pub struct FaultyJournal {
+    inner: Arc<dyn Journal>,
+    fault: Fault,
+    nth: AtomicU64,
+    appends: AtomicU64,
+}
+
+impl FaultyJournal {
+    /// Wraps a journal. An `nth` of 0 never fails and only counts.
+    pub fn new(inner: Arc<dyn Journal>, fault: Fault, nth: u64) -> Self {
+        Self { inner, fault, nth: AtomicU64::new(nth), appends: AtomicU64::new(0) }
+    }
+
+    /// How many appends were asked for.
+    pub fn appends(&self) -> u64 {
+        self.appends.load(Ordering::SeqCst)
+    }
+
+    /// Lets every further append through.
+    pub fn heal(&self) {
+        self.nth.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Journal for FaultyJournal {
+    fn append(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        Box::pin(async move {
+            let count = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
+            let nth = self.nth.load(Ordering::SeqCst);
+            let failure = || JournalError::Storage {
+                reason: format!("append {count} fails on demand"),
+                full: false,
+            };
+            if nth == 0 || count < nth {
+                return self.inner.append(batch, durability).await;
+            }
+            if count == nth && self.fault == Fault::After {
+                self.inner.append(batch, durability).await?;
+            }
+            Err(failure())
+        })
+    }
+
+    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.read(stream, after)
+    }
+
+    fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.entries(filter)
+    }
+
+    fn decisions(
+        &self,
+        stream: &Stream,
+        after: u64,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.decisions(stream, after)
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>> {
+        self.inner.runs(filter)
+    }
+
+    fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>> {
+        self.inner.find_run(prefix)
+    }
+
+    fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
+        self.inner.lock_holder(lock)
+    }
+
+    fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.inner.put_plan(plan)
+    }
+
+    fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {
+        self.inner.plan(id)
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>> {
+        self.inner.head()
+    }
+
+    fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>> {
+        self.inner.hash_at(position)
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>> {
+        self.inner.verify()
+    }
+
+    fn commits(&self) -> u64 {
+        self.inner.commits()
+    }
+}

@@ -1,0 +1,110 @@
+//! Verification: the chain, and all that is kept beside it.
+
+use rusqlite::Connection;
+
+use super::reader::check_plan;
+use super::rows::{COLUMNS, RUN_COLUMNS, stored, summary, unsigned};
+use super::schema;
+use crate::journal::blob::Blobs;
+use crate::journal::chain::{Hash, Walk};
+use crate::journal::derived::Tables;
+use crate::journal::store::{Break, Head, JournalError, Verification};
+use crate::kernel::RunId;
+
+/// Walks the chain in one snapshot, then checks the file, the schema, the derived tables and the plans.
+pub(super) fn verify(conn: &Connection, blobs: &Blobs) -> Result<Verification, JournalError> {
+    conn.execute_batch("begin")?;
+    let journal = schema::identity(conn)?;
+    let mut walk = Walk::new(&journal);
+    let mut tables = Tables::default();
+    let broken = match chain(conn, blobs, &mut walk, &mut tables) {
+        Ok(()) => beside(conn, &tables).err().map(|what| Break { position: 0, event: None, what }),
+        Err(broken) => Some(broken),
+    };
+    let head = Head { journal, position: walk.position(), hash: walk.hash() };
+    Ok(Verification { events: head.position, head, broken })
+}
+
+fn chain(
+    conn: &Connection,
+    blobs: &Blobs,
+    walk: &mut Walk,
+    tables: &mut Tables,
+) -> Result<(), Break> {
+    let unreadable = |position: u64, what: String| Break { position, event: None, what };
+    let sql = format!("select {COLUMNS} from event order by position");
+    let mut statement = conn.prepare(&sql).map_err(|error| unreadable(1, error.to_string()))?;
+    let mut rows = statement.query(()).map_err(|error| unreadable(1, error.to_string()))?;
+    loop {
+        let next = walk.position() + 1;
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(unreadable(next, error.to_string())),
+        };
+        let stored = stored(row, blobs).map_err(|error| {
+            // Where it can be read, the position says more: an event before this one may be missing.
+            let position = unsigned(row, 0).unwrap_or(next).min(next);
+            unreadable(position, error.to_string())
+        })?;
+        tables.apply(&walk.step(stored)?);
+    }
+}
+
+/// All that the chain does not cover. The error says what is wrong.
+fn beside(conn: &Connection, rebuilt: &Tables) -> Result<(), String> {
+    integrity(conn)?;
+    let text = |error: rusqlite::Error| error.to_string();
+    let expected = schema::expected_objects().map_err(text)?;
+    if schema::objects(conn).map_err(text)? != expected {
+        return Err("the schema is not the one that this version makes".into());
+    }
+    let stored = derived(conn).map_err(text)?;
+    if let Some(difference) = rebuilt.difference(&stored) {
+        return Err(difference);
+    }
+    plans(conn)
+}
+
+fn integrity(conn: &Connection) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    let mut statement = conn.prepare("pragma integrity_check").map_err(text)?;
+    let found = statement.query_map((), |row| row.get::<_, String>(0)).map_err(text)?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(text)?;
+    if found == ["ok"] { Ok(()) } else { Err(format!("the file is damaged: {}", found.join("; "))) }
+}
+
+/// The derived tables as they are stored.
+fn derived(conn: &Connection) -> rusqlite::Result<Tables> {
+    let mut tables = Tables::default();
+    let mut runs = conn.prepare(&format!("select {RUN_COLUMNS} from run"))?;
+    for run in runs.query_map((), summary)? {
+        let (created, run) = run?;
+        tables.runs.insert(run.run_id.clone(), (created, run));
+    }
+    let mut queue =
+        conn.prepare("select position, lock, run_id from lock_queue order by position")?;
+    let rows = queue.query_map((), |row| {
+        Ok((unsigned(row, 0)?, row.get::<_, String>(1)?, RunId::new(row.get::<_, String>(2)?)))
+    })?;
+    for row in rows {
+        let (position, lock, run) = row?;
+        tables.locks.entry(lock).or_default().push((position, run));
+    }
+    Ok(tables)
+}
+
+fn plans(conn: &Connection) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    let mut statement = conn.prepare("select id, bytes, bytes_digest from plan").map_err(text)?;
+    let rows = statement
+        .query_map((), |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Hash>(2)?))
+        })
+        .map_err(text)?;
+    for row in rows {
+        let (id, bytes, digest) = row.map_err(text)?;
+        check_plan(&id, &bytes, digest).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

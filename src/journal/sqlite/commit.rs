@@ -1,0 +1,241 @@
+//! What happens inside the transaction of the writer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::rows::{integer, unsigned};
+use crate::journal::admission::{Admitted, JournalEnd, Known, PreparedAppend, StreamEnd, admit};
+use crate::journal::blob::LONGEST_ROW;
+use crate::journal::chain::{Hash, digest, genesis};
+use crate::journal::derived::{Touch, touches};
+use crate::journal::store::{JournalError, Stream};
+use crate::kernel::{Clock, Digest, RunId, Timestamp};
+
+/// More streams than this are not remembered.
+const MOST_STREAMS: usize = 10_000;
+
+/// The writing connection, and what it remembers between commits.
+pub(super) struct Ledger {
+    conn: Connection,
+    clock: Arc<dyn Clock>,
+    genesis: Hash,
+    memory: Memory,
+}
+
+/// What was true after our last commit; holds for as long as nobody else commits.
+#[derive(Default)]
+struct Memory {
+    version: Option<i64>,
+    end: Option<JournalEnd>,
+    streams: HashMap<String, StreamEnd>,
+}
+
+/// A plan as it will be stored.
+#[derive(Debug)]
+pub(super) struct StoredPlan {
+    pub(super) id: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Hash,
+}
+
+impl StoredPlan {
+    pub(super) fn new(id: Digest, bytes: Vec<u8>) -> Self {
+        let digest = digest(&bytes);
+        Self { id, bytes, digest }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(conn: Connection, clock: Arc<dyn Clock>, journal: &str) -> Self {
+        Self { conn, clock, genesis: genesis(journal), memory: Memory::default() }
+    }
+
+    /// Begins the transaction. What we remember is dropped when another connection committed.
+    pub(super) fn begin(&mut self) -> Result<(), JournalError> {
+        self.run("begin immediate")?;
+        let version = self.one::<i64>("pragma data_version")?;
+        if self.memory.version != Some(version) || self.memory.streams.len() > MOST_STREAMS {
+            self.memory = Memory { version: Some(version), ..Memory::default() };
+        }
+        Ok(())
+    }
+
+    /// Commits. After an error nothing of the transaction is there.
+    pub(super) fn commit(&mut self) -> Result<(), JournalError> {
+        self.run("commit")
+    }
+
+    /// Takes the transaction back, if SQLite has not done so.
+    pub(super) fn roll_back(&mut self) {
+        self.memory = Memory::default();
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.run("rollback")
+        {
+            tracing::warn!(%error, "roll back failed");
+        }
+    }
+
+    /// Lets the file grow to so many pages at most.
+    pub(super) fn limit_pages(&mut self, pages: u32) -> Result<(), JournalError> {
+        let pragma = format!("pragma max_page_count = {pages}");
+        self.conn.query_row(&pragma, (), |_| Ok(())).map_err(JournalError::from)
+    }
+
+    /// Appends a batch inside the transaction. A refusal leaves nothing behind; after any other error the
+    /// transaction must be rolled back.
+    pub(super) fn append(&mut self, batch: &[PreparedAppend]) -> Result<Admitted, JournalError> {
+        let end = self.end()?;
+        let now = self.clock.now();
+        let admitted = admit(self, end, now, batch)?;
+        self.insert(batch, &admitted)?;
+        self.memory.end = Some(admitted.end);
+        for (stream, ends) in &admitted.streams {
+            self.memory.streams.insert(stream.clone(), *ends);
+        }
+        Ok(admitted)
+    }
+
+    /// Keeps a plan inside the transaction.
+    pub(super) fn keep(&mut self, plan: &StoredPlan) -> Result<(), JournalError> {
+        let statement = "insert or ignore into plan (id, bytes, bytes_digest) values (?1, ?2, ?3)";
+        self.conn.prepare_cached(statement).and_then(|mut statement| {
+            statement.execute(params![plan.id.as_str(), plan.bytes, plan.digest])
+        })?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<JournalEnd, JournalError> {
+        if let Some(end) = self.memory.end {
+            return Ok(end);
+        }
+        let last = "select position, at, hash from event order by position desc limit 1";
+        let end = self.conn.query_row(last, (), |row| {
+            let at = Timestamp::from_millis(row.get(1)?);
+            Ok(JournalEnd { position: unsigned(row, 0)?, at, hash: row.get(2)? })
+        });
+        let end = end.optional()?;
+        let at = Timestamp::from_millis(i64::MIN);
+        Ok(end.unwrap_or(JournalEnd { position: 0, at, hash: self.genesis }))
+    }
+
+    fn insert(&self, batch: &[PreparedAppend], admitted: &Admitted) -> rusqlite::Result<()> {
+        let mut insert = self.conn.prepare_cached(
+            "insert into event (position, stream, seq, at, kind, payload, payload_digest, hash) \
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        let mut places = admitted.places.iter();
+        for append in batch {
+            let stream = append.stream.as_str();
+            let mut last = None;
+            // The batch comes first: `zip` must not take a place that it has no event for.
+            for (prepared, place) in append.events.iter().zip(&mut places) {
+                let inline = (prepared.payload.len() <= LONGEST_ROW).then_some(&prepared.payload);
+                insert.execute(params![
+                    integer(place.position),
+                    stream,
+                    integer(place.seq),
+                    place.at.as_millis(),
+                    prepared.event.kind(),
+                    inline,
+                    prepared.digest,
+                    place.hash,
+                ])?;
+                if append.stream != Stream::System {
+                    for touch in touches(stream, place.at, &prepared.event) {
+                        self.touch(stream, place.position, &touch)?;
+                    }
+                }
+                last = Some(place.at);
+            }
+            if let (Some(at), Stream::Run(_)) = (last, &append.stream) {
+                let update = "update run set updated_at = ?2 where run_id = ?1";
+                self.execute(update, params![stream, at.as_millis()])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn touch(&self, run: &str, position: u64, touch: &Touch) -> rusqlite::Result<()> {
+        match touch {
+            Touch::Created(summary) => self.execute(
+                "insert into run (run_id, created, plan_id, workflow, target, outcome, created_at, \
+                 updated_at, wake_at, key) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    run,
+                    integer(position),
+                    summary.plan_id.as_str(),
+                    summary.workflow,
+                    summary.target,
+                    summary.outcome.as_str(),
+                    summary.created_at.as_millis(),
+                    summary.updated_at.as_millis(),
+                    summary.wake_at.map(Timestamp::as_millis),
+                    summary.key,
+                ],
+            ),
+            Touch::Outcome { outcome, wake_at } => self.execute(
+                "update run set outcome = ?2, wake_at = ?3 where run_id = ?1",
+                params![run, outcome.as_str(), wake_at.map(Timestamp::as_millis)],
+            ),
+            Touch::Queued { lock } => self.execute(
+                "insert or ignore into lock_queue (position, lock, run_id) values (?1, ?2, ?3)",
+                params![integer(position), lock, run],
+            ),
+            Touch::Released { lock } => self.execute(
+                "delete from lock_queue where lock = ?1 and run_id = ?2",
+                params![lock, run],
+            ),
+            Touch::ReleasedAll => {
+                self.execute("delete from lock_queue where run_id = ?1", params![run])
+            }
+        }
+    }
+
+    fn execute(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute(params).map(drop)
+    }
+
+    fn run(&self, sql: &str) -> Result<(), JournalError> {
+        self.execute(sql, &[]).map_err(JournalError::from)
+    }
+
+    fn one<T: rusqlite::types::FromSql>(&self, sql: &str) -> Result<T, JournalError> {
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
+            .map_err(JournalError::from)
+    }
+}
+
+impl Known for Ledger {
+    fn stream(&mut self, stream: &str) -> Result<StreamEnd, JournalError> {
+        if let Some(ends) = self.memory.streams.get(stream) {
+            return Ok(*ends);
+        }
+        // The newest claim is found from the end of the stream backwards; a run has few events.
+        let ends = "select \
+             coalesce((select max(seq) from event where stream = ?1), 0), \
+             coalesce((select seq from event where stream = ?1 and kind = 'run_claimed' \
+                       order by seq desc limit 1), 0)";
+        self.conn
+            .prepare_cached(ends)
+            .and_then(|mut statement| {
+                statement.query_row([stream], |row| {
+                    Ok(StreamEnd { last: unsigned(row, 0)?, claim: unsigned(row, 1)? })
+                })
+            })
+            .map_err(JournalError::from)
+    }
+
+    fn run_with_key(&mut self, key: &str) -> Result<Option<RunId>, JournalError> {
+        self.conn
+            .prepare_cached("select run_id from run where key = ?1")
+            .and_then(|mut statement| {
+                statement.query_row([key], |row| row.get::<_, String>(0)).optional()
+            })
+            .map(|run| run.map(RunId::new))
+            .map_err(JournalError::from)
+    }
+}

@@ -1,0 +1,221 @@
+//! The handle that callers hold.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use super::check;
+use super::commit::{Ledger, StoredPlan};
+use super::reader::Reader;
+use super::rows::io_error;
+use super::schema::{self, MIGRATIONS};
+use super::writer::{Gauges, Request, Writer};
+use crate::journal::admission::prepare;
+use crate::journal::blob::Blobs;
+use crate::journal::chain::genesis;
+use crate::journal::lock::StateLock;
+use crate::journal::store::{
+    Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
+    Stream, Verification,
+};
+use crate::kernel::digest::hex;
+use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId};
+use crate::plan::Plan;
+
+/// With more requests than this in the queue, a buffered append waits for its commit.
+const LONGEST_BACKLOG: usize = 16_384;
+
+/// The journal of a state directory.
+///
+/// Dropping it commits what is queued. An append whose future is dropped may still be carried out.
+pub struct SqliteJournal {
+    id: String,
+    redactor: Redactor,
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    gauges: Arc<Gauges>,
+    reader: Reader,
+    blobs: Blobs,
+    _lock: StateLock,
+}
+
+impl SqliteJournal {
+    /// Opens the journal of a state directory, and makes or migrates it where that is needed.
+    pub fn open(
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+        redactor: Redactor,
+    ) -> Result<Arc<Self>, JournalError> {
+        let (lock, conn) = schema::open(state_dir, MIGRATIONS)?;
+        let id = schema::identity(&conn)?;
+        let blobs = Blobs::new(state_dir);
+        let gauges = Arc::<Gauges>::default();
+        let (requests, queue) = channel();
+        let ledger = Ledger::new(conn, clock, &id);
+        let writer = Writer::new(queue, ledger, blobs.clone(), Arc::clone(&gauges));
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run())
+            .map_err(|error| io_error(state_dir, &error))?;
+        Ok(Arc::new(Self {
+            id,
+            redactor,
+            requests: Some(requests),
+            thread: Some(thread),
+            gauges,
+            reader: Reader::new(schema::file(state_dir), blobs.clone()),
+            blobs,
+            _lock: lock,
+        }))
+    }
+
+    /// Lets the file grow to so many pages of 4 KiB at most: a quota, and how tests fill the disk.
+    pub async fn limit_pages(&self, pages: u32) -> Result<(), JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::LimitPages { pages, reply })?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    fn send(&self, request: Request) -> Result<(), JournalError> {
+        self.gauges.backlog.fetch_add(1, Ordering::SeqCst);
+        let sent = self.requests.as_ref().map(|requests| requests.send(request));
+        sent.and_then(Result::ok).ok_or_else(gone)
+    }
+
+    fn must_wait(&self, durability: Durability) -> bool {
+        durability == Durability::Synced
+            || self.gauges.owes.load(Ordering::SeqCst)
+            || self.gauges.backlog.load(Ordering::SeqCst) > LONGEST_BACKLOG
+    }
+
+    async fn append_one(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> Result<Vec<Entry>, JournalError> {
+        let batch = prepare(batch, &self.redactor)?;
+        if !self.must_wait(durability) {
+            self.send(Request::Append { batch, reply: None })?;
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Append { batch, reply: Some(reply) })?;
+        let entries = answer.await.map_err(|_| gone())??;
+        Ok(if durability == Durability::Synced { entries } else { Vec::new() })
+    }
+
+    async fn keep(&self, plan: &Plan) -> Result<(), JournalError> {
+        let bytes =
+            plan.to_bytes().map_err(|error| JournalError::unwritable_plan(&plan.id, &error))?;
+        let plan = StoredPlan::new(plan.id.clone(), bytes);
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Keep { plan, reply })?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// A walk over everything takes its time, so it has a thread of its own.
+    async fn verify_all(&self) -> Result<Verification, JournalError> {
+        let conn = self.reader.connect()?;
+        let blobs = self.blobs.clone();
+        let (reply, answer) = oneshot::channel();
+        let walk = move || {
+            if reply.send(check::verify(&conn, &blobs)).is_err() {
+                tracing::debug!("nobody waits for the verification");
+            }
+        };
+        std::thread::Builder::new()
+            .name("journal-verify".into())
+            .spawn(walk)
+            .map_err(|error| io_error(self.blobs.root(), &error))?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn gone() -> JournalError {
+    JournalError::Storage { reason: "the thread of the journal has ended".into(), full: false }
+}
+
+impl Drop for SqliteJournal {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the journal panicked");
+        }
+    }
+}
+
+impl Journal for SqliteJournal {
+    fn append(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        Box::pin(self.append_one(batch, durability))
+    }
+
+    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        let stream = stream.clone();
+        Box::pin(async move { self.reader.read(stream.as_str(), after) })
+    }
+
+    fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        Box::pin(async move { self.reader.entries(&filter) })
+    }
+
+    fn decisions(
+        &self,
+        stream: &Stream,
+        after: u64,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        let stream = stream.clone();
+        Box::pin(async move { self.reader.decisions(stream.as_str(), after) })
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>> {
+        Box::pin(async move { self.reader.runs(&filter) })
+    }
+
+    fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move { self.reader.find_run(&prefix) })
+    }
+
+    fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
+        let lock = lock.to_owned();
+        Box::pin(async move { self.reader.lock_holder(&lock) })
+    }
+
+    fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
+        let plan = plan.clone();
+        Box::pin(async move { self.keep(&plan).await })
+    }
+
+    fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {
+        let id = id.clone();
+        Box::pin(async move { self.reader.plan(&id) })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>> {
+        Box::pin(async move {
+            let end = self.reader.end()?;
+            let (position, hash) = end.unwrap_or_else(|| (0, hex(&genesis(&self.id))));
+            Ok(Head { journal: self.id.clone(), position, hash })
+        })
+    }
+
+    fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>> {
+        Box::pin(async move { self.reader.hash_at(position) })
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>> {
+        Box::pin(self.verify_all())
+    }
+
+    fn commits(&self) -> u64 {
+        self.gauges.commits.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading: connections of their own, which never wait for the writer.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
+
+use super::rows::{COLUMNS, RUN_COLUMNS, damaged_event, integer, stored, summary};
+use super::schema;
+use crate::journal::blob::Blobs;
+use crate::journal::chain::{Hash, digest};
+use crate::journal::store::{Entry, EntryFilter, JournalError, RunFilter, RunSummary};
+use crate::kernel::digest::hex;
+use crate::kernel::{Digest, RunId, Timestamp};
+use crate::plan::Plan;
+
+/// The reading side of a journal.
+pub(super) struct Reader {
+    path: PathBuf,
+    blobs: Blobs,
+    idle: Mutex<Vec<Connection>>,
+    decisions: Mutex<Decisions>,
+}
+
+/// What is known of decisions for as long as nobody commits.
+#[derive(Default)]
+struct Decisions {
+    conn: Option<Connection>,
+    version: Option<i64>,
+    /// The streams without a decision after a sequence number.
+    none_after: HashMap<String, u64>,
+}
+
+impl Reader {
+    pub(super) fn new(path: PathBuf, blobs: Blobs) -> Self {
+        Self { path, blobs, idle: Mutex::default(), decisions: Mutex::default() }
+    }
+
+    /// A connection that cannot write.
+    pub(super) fn connect(&self) -> Result<Connection, JournalError> {
+        let conn = schema::connect(&self.path)?;
+        conn.execute_batch("pragma query_only = on")?;
+        Ok(conn)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = idle.map_or_else(|| self.connect(), Ok)?;
+        let result = work(&conn);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        result
+    }
+
+    fn select(
+        &self,
+        conn: &Connection,
+        rest: &str,
+        params: impl Params,
+    ) -> Result<Vec<Entry>, JournalError> {
+        let sql = format!("select {COLUMNS} from event where {rest}");
+        let mut statement = prepare(conn, &sql)?;
+        let mut rows = statement.query(params)?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let stored = stored(row, &self.blobs)?;
+            let position = stored.position;
+            entries.push(stored.entry().map_err(|what| damaged_event(position, what))?);
+        }
+        Ok(entries)
+    }
+
+    /// The entries of a stream after a sequence number.
+    pub(super) fn read(&self, stream: &str, after: u64) -> Result<Vec<Entry>, JournalError> {
+        let rest = "stream = ?1 and seq > ?2 order by seq";
+        self.with(|conn| self.select(conn, rest, params![stream, integer(after)]))
+    }
+
+    /// Entries across streams.
+    pub(super) fn entries(&self, filter: &EntryFilter) -> Result<Vec<Entry>, JournalError> {
+        let kinds = (!filter.kinds.is_empty()).then(|| serde_json::json!(filter.kinds).to_string());
+        let since = filter.since.map(Timestamp::as_millis);
+        let limit = filter.limit.map_or(-1, i64::from);
+        let common = "position > ?1 and at >= coalesce(?2, at) \
+             and (?3 is null or kind in (select value from json_each(?3)))";
+        let after = integer(filter.after);
+        let rest = match filter.stream {
+            Some(_) => format!("{common} and stream = ?5 order by position limit ?4"),
+            None => format!("{common} and ?5 is null order by position limit ?4"),
+        };
+        let params = params![after, since, kinds, limit, filter.stream];
+        self.with(|conn| self.select(conn, &rest, params))
+    }
+
+    /// The decisions of a stream. One pragma when nobody committed since the last call.
+    pub(super) fn decisions(&self, stream: &str, after: u64) -> Result<Vec<Entry>, JournalError> {
+        let mut known = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let conn = match known.conn.take() {
+            Some(conn) => conn,
+            None => self.connect()?,
+        };
+        let version = prepare(&conn, "pragma data_version")?.query_row((), |row| row.get(0))?;
+        if known.version != Some(version) {
+            known.version = Some(version);
+            known.none_after.clear();
+        }
+        let mut found = Vec::new();
+        if known.none_after.get(stream).is_none_or(|none| after < *none) {
+            // The condition on `kind` is that of the index `event_decision`, word for word.
+            let rest = "stream = ?1 and seq > ?2 and kind in ('cancel_requested', \
+                 'approval_decided', 'doubt_settled', 'unstuck', 'override') order by seq";
+            found = self.select(&conn, rest, params![stream, integer(after)])?;
+            if found.is_empty() {
+                known.none_after.insert(stream.to_owned(), after);
+            }
+        }
+        known.conn = Some(conn);
+        Ok(found)
+    }
+
+    /// Runs, newest first.
+    pub(super) fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
+        let sql = format!(
+            "select {RUN_COLUMNS} from run \
+             where (not ?1 or outcome not in ('succeeded', 'failed', 'cancelled')) \
+             and (?2 is null or workflow = ?2) order by created desc limit ?3"
+        );
+        let limit = filter.limit.map_or(-1, i64::from);
+        self.with(|conn| summaries(conn, &sql, params![filter.unfinished, filter.workflow, limit]))
+    }
+
+    /// The one run whose id begins with `prefix`.
+    pub(super) fn find_run(&self, prefix: &str) -> Result<RunSummary, JournalError> {
+        let exact = format!("select {RUN_COLUMNS} from run where run_id = ?1");
+        let begins = format!(
+            "select {RUN_COLUMNS} from run \
+             where run_id >= ?1 and substr(run_id, 1, length(?1)) = ?1"
+        );
+        let mut found = self.with(|conn| match summaries(conn, &exact, [prefix])? {
+            none if none.is_empty() => summaries(conn, &begins, [prefix]),
+            one => Ok(one),
+        })?;
+        match (found.pop(), found.len()) {
+            (Some(run), 0) => Ok(run),
+            (last, others) => Err(JournalError::NoSuchRun {
+                prefix: prefix.to_owned(),
+                found: others + usize::from(last.is_some()),
+            }),
+        }
+    }
+
+    /// The run at the front of a lock's queue.
+    pub(super) fn lock_holder(&self, lock: &str) -> Result<Option<RunId>, JournalError> {
+        let sql = "select run_id from lock_queue where lock = ?1 order by position limit 1";
+        self.with(|conn| {
+            let holder = prepare(conn, sql)?.query_row([lock], |row| row.get::<_, String>(0));
+            holder.optional().map(|run| run.map(RunId::new)).map_err(JournalError::from)
+        })
+    }
+
+    /// A plan, checked against its id and the digest of its bytes.
+    pub(super) fn plan(&self, id: &Digest) -> Result<Option<Plan>, JournalError> {
+        let sql = "select bytes, bytes_digest from plan where id = ?1";
+        let found = self.with(|conn| {
+            let row = prepare(conn, sql)?
+                .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional();
+            row.map_err(JournalError::from)
+        })?;
+        found
+            .map(|(bytes, digest): (Vec<u8>, Hash)| check_plan(id.as_str(), &bytes, digest))
+            .transpose()
+    }
+
+    /// The position and the hash of the newest event.
+    pub(super) fn end(&self) -> Result<Option<(u64, String)>, JournalError> {
+        let last = self.with(|conn| {
+            let sql = "select position, hash from event order by position desc limit 1";
+            let row = prepare(conn, sql)?
+                .query_row((), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Hash>(1)?)));
+            row.optional().map_err(JournalError::from)
+        })?;
+        Ok(last.map(|(position, hash)| (u64::try_from(position).unwrap_or_default(), hex(&hash))))
+    }
+
+    /// The hash of the event at a position.
+    pub(super) fn hash_at(&self, position: u64) -> Result<Option<String>, JournalError> {
+        self.with(|conn| {
+            prepare(conn, "select hash from event where position = ?1")?
+                .query_row([integer(position)], |row| row.get::<_, Hash>(0))
+                .optional()
+                .map(|hash| hash.map(|hash| hex(&hash)))
+                .map_err(JournalError::from)
+        })
+    }
+}
+
+/// A plan whose bytes are what was stored, and whose content is what its id says.
+pub(super) fn check_plan(id: &str, bytes: &[u8], stored: Hash) -> Result<Plan, JournalError> {
+    let damaged =
+        |what: &str| JournalError::Corrupt { place: format!("plan {id}"), what: what.to_owned() };
+    if digest(bytes) != stored {
+        return Err(damaged("its bytes are not what was stored"));
+    }
+    let plan = Plan::parse(bytes).map_err(|error| JournalError::damaged_plan(id, &error))?;
+    if plan.id.as_str() == id { Ok(plan) } else { Err(damaged("it holds another plan")) }
+}
+
+fn prepare<'c>(conn: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, JournalError> {
+    conn.prepare_cached(sql).map_err(JournalError::from)
+}
+
+fn summaries(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<Vec<RunSummary>, JournalError> {
+    let mut statement = prepare(conn, sql)?;
+    let rows = statement.query_map(params, |row| summary(row).map(|(_, run)| run))?;
+    rows.collect::<Result<_, _>>().map_err(JournalError::from)
+}
