@@ -103,11 +103,11 @@ impl Cluster {
     pub fn check(&mut self) -> Result<(), PostgresError> {
         let log = || log_tail(&self.paths.log, self.log_from);
         if let Some(status) = self.process.as_mut().and_then(ServerProcess::exited) {
-            return Err(PostgresError::exited(status, log()));
+            return Err(PostgresError::exited(Some(status), log()));
         }
         match postmaster::examine(&self.paths.data, Some(&self.record.token))? {
             Standing::Ours(_) => Ok(()),
-            _ => Err(PostgresError::Exited { status: "unseen".to_owned(), log: log() }),
+            _ => Err(PostgresError::exited(None, log())),
         }
     }
 

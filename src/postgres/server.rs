@@ -316,7 +316,7 @@ impl Launch<'_> {
         let log = || spawn::log_tail(&self.paths.log, log_from);
         while clock.now() < until {
             if let Some(status) = process.exited() {
-                return Err(PostgresError::exited(status, log()));
+                return Err(PostgresError::exited(Some(status), log()));
             }
             if let Standing::Ours(server) =
                 postmaster::examine(&self.paths.data, Some(&record.token))?

@@ -119,8 +119,9 @@ impl PostgresError {
         })
     }
 
-    pub(super) fn exited(status: ExitStatus, log: String) -> Self {
-        Self::Exited { status: status.to_string(), log }
+    pub(super) fn exited(status: Option<ExitStatus>, log: String) -> Self {
+        let status = status.map_or_else(|| "unseen".to_owned(), |status| status.to_string());
+        Self::Exited { status, log }
     }
 }
 
