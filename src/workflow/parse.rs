@@ -1,0 +1,205 @@
+//! From text to [`WorkflowSpec`].
+
+use super::diagnostic::{Diagnostic, Reporter};
+use super::elements::step::Section;
+use super::elements::{
+    DefaultsSpec, LimitsSpec, ParamSpec, RegistrationSpec, ScheduleSpec, StepSpec, TriggerSpec,
+};
+use super::fields::{self, Fields};
+use super::source::{SourceText, Spanned};
+use super::spec::WorkflowSpec;
+use super::tree::{self, Node};
+use crate::kernel::Digest;
+
+/// The version of the language.
+pub const VERSION: u64 = 1;
+
+const KEYS: &[&str] = &[
+    "version",
+    "name",
+    "description",
+    "params",
+    "target",
+    "schedule",
+    "triggers",
+    "lock",
+    "limits",
+    "defaults",
+    "steps",
+    "on_failure",
+    "always",
+    "outputs",
+    "tool",
+];
+
+/// Reads a workflow file. The mistakes are complete for what stands in the file alone; whatever could
+/// be understood is returned even when there are some.
+pub fn parse(source: &SourceText) -> (Option<WorkflowSpec>, Vec<Diagnostic>) {
+    let mut reporter = Reporter::new(source.clone());
+    let tree = tree::parse(&mut reporter);
+    let spec = tree.root.as_ref().and_then(|root| read(root, tree.damaged, &mut reporter));
+    if tree.root.is_none() && !reporter.has_errors() {
+        let start = source.place(0, 0);
+        let help = "a workflow has at least `version`, `name` and `steps`";
+        reporter.hinted("workflow::empty", start, "the file is empty", help);
+    }
+    let mut found = reporter.finish();
+    if tree.damaged {
+        // What is missing may stand in the part that could not be read.
+        found.retain(|found| found.code != "workflow::missing_key");
+    }
+    (spec, found)
+}
+
+fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowSpec> {
+    let map = Fields::open(root, "a workflow", KEYS, reporter)?;
+    check_version(&map, reporter);
+    let name = map.require("name", "name the workflow: `name: check_indexes`", reporter);
+    let name = name.and_then(|node| fields::identifier(node, reporter));
+    let name = name.unwrap_or_else(|| Spanned::new(stem(reporter.source()), root.place));
+    let description = map.get("description").and_then(|node| fields::text(node, reporter));
+    let params = map.get("params").map(|node| fields::map(node, "parameters", reporter));
+    let params = params.unwrap_or_default().iter();
+    let params = params.filter_map(|entry| ParamSpec::parse(entry, reporter)).collect();
+    let schedule = items(&map, "schedule", reporter);
+    let schedule =
+        schedule.iter().filter_map(|node| ScheduleSpec::parse(node, &name.value, reporter));
+    let schedule = schedule.collect();
+    let triggers = items(&map, "triggers", reporter).iter();
+    let triggers = triggers.filter_map(|node| TriggerSpec::parse(node, reporter)).collect();
+    let help = "add at least one step: `steps: [{ id: look, tool: monitor_connections }]`";
+    map.require("steps", help, reporter);
+    Some(WorkflowSpec {
+        source: reporter.source().clone(),
+        digest: Digest::of_value(&root.to_json()),
+        damaged,
+        description: description.map(|found| found.value).unwrap_or_default(),
+        params,
+        target: map.get("target").cloned(),
+        schedule,
+        triggers,
+        lock: map.get("lock").and_then(|node| fields::template_text(node, reporter)),
+        limits: read_or_default(&map, "limits", LimitsSpec::parse, reporter),
+        defaults: read_or_default(&map, "defaults", DefaultsSpec::parse, reporter),
+        steps: steps(&map, "steps", Section::Main, reporter),
+        on_failure: steps(&map, "on_failure", Section::Handlers("on_failure"), reporter),
+        always: steps(&map, "always", Section::Handlers("always"), reporter),
+        outputs: outputs(&map, reporter),
+        registration: map.get("tool").and_then(|node| RegistrationSpec::parse(node, reporter)),
+        name,
+    })
+}
+
+fn check_version(map: &Fields<'_>, reporter: &mut Reporter) {
+    let Some(node) = map.require("version", "add `version: 1` as the first line", reporter) else {
+        return;
+    };
+    if node.to_json() != serde_json::json!(VERSION) {
+        let help = "this program reads `version: 1`";
+        reporter.hinted("workflow::version", node.place, "unknown version of the language", help);
+    }
+}
+
+fn read_or_default<T: Default>(
+    map: &Fields<'_>,
+    key: &str,
+    parse: fn(&Node, &mut Reporter) -> Option<T>,
+    reporter: &mut Reporter,
+) -> T {
+    map.get(key).and_then(|node| parse(node, reporter)).unwrap_or_default()
+}
+
+fn items<'n>(map: &Fields<'n>, key: &str, reporter: &mut Reporter) -> &'n [Node] {
+    map.get(key).map(|node| fields::list(node, "the entries", reporter)).unwrap_or_default()
+}
+
+fn steps(map: &Fields<'_>, key: &str, section: Section, reporter: &mut Reporter) -> Vec<StepSpec> {
+    let nodes = items(map, key, reporter);
+    let is_main = section == Section::Main;
+    if let Some(node) =
+        map.get(key).filter(|node| is_main && node.to_json() == serde_json::json!([]))
+    {
+        reporter.error("workflow::missing_key", node.place, "there is no step");
+    }
+    let numbered = nodes.iter().zip(1..);
+    numbered.filter_map(|(node, number)| StepSpec::parse(node, section, number, reporter)).collect()
+}
+
+fn outputs(map: &Fields<'_>, reporter: &mut Reporter) -> Vec<(Spanned<String>, Spanned<String>)> {
+    let entries = map.get("outputs").map(|node| fields::map(node, "outputs", reporter));
+    let read = |entry: &tree::Entry| {
+        let is_name = fields::check_identifier(&entry.key, entry.place, reporter);
+        let expression = fields::expression(&entry.value, reporter)?;
+        is_name.then(|| (Spanned::new(entry.key.clone(), entry.place), expression))
+    };
+    entries.unwrap_or_default().iter().filter_map(read).collect()
+}
+
+/// The file's name without folder and ending.
+fn stem(source: &SourceText) -> String {
+    let name = source.path().rsplit('/').next().unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let (_, found) = parse(&SourceText::new("workflows/w.yaml", text));
+        let show = |found: Diagnostic| {
+            let at = found.span.unwrap().start;
+            format!("{}:{} {} {}", at.line, at.column, found.code, found.message)
+        };
+        found.into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn all_mistakes_come_out_at_once() {
+        let text = "version: 1
+name: Check
+steps:
+  - id: a
+    tool: x
+    script: sops/x.rhai
+  - tool: y
+    timeout: 90
+    when: \"${{ steps.a }}\"
+  - id: b
+    wait: { tool: x, until: result.ok }
+    nedds: [a]
+";
+        let expected = [
+            "2:7 workflow::name `Check` is not a name",
+            "6:5 workflow::step_kind a step does one thing, this one has `tool` (line 5) and `script` (line 6)",
+            "7:5 workflow::missing_key a step lacks `id`",
+            "8:14 workflow::value `90` is not a duration",
+            "9:11 workflow::expression the expression stands here without `${{ }}`",
+            "11:11 workflow::missing_key this `wait` lacks `within`",
+            "12:5 workflow::unknown_key unknown key of a step `nedds`",
+        ];
+        assert_eq!(found(text), expected);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_workflow() {
+        assert_eq!(found(""), ["1:1 workflow::empty the file is empty"]);
+        assert_eq!(found("# nothing\n").len(), 1);
+        assert_eq!(found("- 1"), ["1:1 workflow::type a workflow is a map, not a list"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_not_told_of_a_damaged_file() {
+        let found = found("version: 1\nname: [x\nsteps:\n  - id: a\n");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("syntax") && found[1].contains("does nothing"), "{found:?}");
+    }
+
+    #[test]
+    fn spacing_and_order_do_not_change_the_digest() {
+        let digest = |text: &str| parse(&SourceText::new("w", text)).0.unwrap().digest;
+        let one = digest("version: 1\nname: w\nsteps: [{ id: a, tool: t }]\n");
+        assert_eq!(one, digest("name: w # here\nversion: 1\nsteps:\n  - tool: 't'\n    id: a\n"));
+        assert_ne!(one, digest("version: 1\nname: w\nsteps: [{ id: b, tool: t }]\n"));
+    }
+}
