@@ -197,7 +197,8 @@ impl LocalPostgres {
                 _ => return Ok(None),
             }
         }
-        Ok(None)
+        let log = spawn::log_tail(&paths.log, 0);
+        Err(PostgresError::Slow { what: "the start of the server by another process", limit, log })
     }
 
     /// Makes sure that nobody runs on the data directory.
@@ -331,6 +332,7 @@ impl Launch<'_> {
         let (log, limit) = (log(), self.options.start_limit);
         let (paths, token) = (self.paths, record.token.as_str());
         Halt { paths, token, limit: self.options.stop_limit, clock }.run().await?;
+        process.give_up();
         Err(PostgresError::Slow { what: "starting the server", limit, log })
     }
 

@@ -16,6 +16,10 @@ use super::postmaster::MARK;
 use super::server_error::PostgresError;
 use crate::kernel::{Clock, Secret};
 
+/// Runs a server that must not outlive us. The guard's standard input is a pipe whose other end only
+/// this process holds: however we end, the pipe closes, the read returns and the server is stopped.
+/// The server is the guard's child, so its process id belongs to nobody else while the guard waits.
+const GUARD: &str = include_str!("guard.sh");
 /// The superuser of every cluster of ours.
 pub(super) const SUPERUSER: &str = "postgres";
 const INITDB_LIMIT: Duration = Duration::from_mins(2);
@@ -108,7 +112,7 @@ impl ServerProcess {
         let program = installation.program("postgres");
         let mut command = if start.guarded {
             let mut guard = installation.user.command(Path::new("/bin/sh"), &paths.root);
-            guard.args(["-c", include_str!("guard.sh"), "lakeops-guard"]).arg(program);
+            guard.args(["-c", GUARD, "lakeops-guard"]).arg(program);
             guard.stdin(Stdio::piped());
             guard
         } else {
@@ -126,6 +130,14 @@ impl ServerProcess {
     /// How the process ended, if it has.
     pub(super) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Ends a process that has not come so far as to be a server.
+    pub(super) fn give_up(&mut self) {
+        self.release();
+        if self.exited().is_none() && self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
     }
 
     /// Lets the guard stop the server.

@@ -80,7 +80,8 @@ impl ServerUser {
         command
     }
 
-    /// Whether this user can enter the directory, or would be able to once we have created it.
+    /// Whether this user can enter the directory, or would be able to once we have created it; and,
+    /// when we are root, whether nobody else could put another directory in its place.
     pub(super) fn can_enter(&self, directory: &Path) -> bool {
         !self.switch || directory.ancestors().all(|part| self.may_search(part))
     }
@@ -89,11 +90,11 @@ impl ServerUser {
         let Ok(found) = fs::metadata(directory) else {
             return true; // it does not exist yet: we shall create it so that it can be entered
         };
-        let shift = match (found.uid() == self.uid, found.gid() == self.gid) {
-            (true, _) => 6,
-            (false, true) => 3,
-            (false, false) => 0,
-        };
+        let sticky = found.mode() & 0o1000 != 0; // others cannot rename what is ours in it
+        if found.uid() != 0 || (found.mode() & 0o022 != 0 && !sticky) {
+            return false;
+        }
+        let shift = if found.gid() == self.gid { 3 } else { 0 };
         found.mode() >> shift & 1 == 1
     }
 }
@@ -156,6 +157,9 @@ mod tests {
         mode(0o700).unwrap();
         assert!(!other.can_enter(&base.path().join("below/it")));
         mode(0o711).unwrap();
-        assert!(other.can_enter(&base.path().join("below/it")));
+        let root = geteuid().is_root();
+        assert_eq!(other.can_enter(&base.path().join("below/it")), root);
+        mode(0o777).unwrap();
+        assert!(!other.can_enter(&base.path().join("below/it")), "anybody could replace `below`");
     }
 }

@@ -10,52 +10,14 @@ use std::time::{Duration, Instant};
 
 use lakeops::kernel::{Clock as _, Secret, SystemClock};
 use lakeops::postgres::{
-    Cluster, ClusterOptions, FetchError, LocalPostgres, PgEndpoint, PostgresError, Quiet,
-    ServerRecord, Source, Unfit,
+    Cluster, ClusterOptions, FetchError, PgEndpoint, PostgresError, Quiet, Source, Unfit,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use crate::harness::{execute, local, local_with, postgres, value};
-
-/// A place of its own for one test, which the server's user can enter.
-struct Place {
-    base: TempDir,
-    local: LocalPostgres,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self::with_mode(0o755)
-    }
-
-    fn with_mode(mode: u32) -> Self {
-        let base = tempfile::Builder::new().prefix("lakeops-it-").tempdir_in("/tmp").unwrap();
-        fs::set_permissions(base.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let shared = base.path().join("shared");
-        Self { base, local: local_with(|options| options.shared = shared) }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.base.path().join("state")
-    }
-
-    fn options(&self, name: &str) -> ClusterOptions {
-        ClusterOptions::new(name, self.state()).throwaway().with_setting("shared_buffers", "16MB")
-    }
-
-    fn record(&self, name: &str) -> ServerRecord {
-        let path = self.state().join(format!("postgres/{name}.json"));
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-    }
-
-    async fn start(&self, name: &str) -> Result<Cluster, PostgresError> {
-        let installation = postgres().await.installation();
-        self.local.start(installation, &self.options(name), &Quiet).await
-    }
-}
+use crate::harness::{Place, execute, local, local_with, postgres, value};
 
 /// The processes whose command line names the directory.
 fn processes_on(data: &Path) -> Vec<i32> {

@@ -3,15 +3,19 @@
 //! One throw-away server for each test process: it stops when the process ends, however it ends, and
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lakeops::kernel::{Ident, RandomIds, SystemClock};
 use lakeops::postgres::{
-    Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, Quiet, ServerOptions,
+    Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, PostgresError, Quiet,
+    ServerOptions, ServerRecord,
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// The server that all tests of this process share.
@@ -25,6 +29,44 @@ pub(crate) struct TestServer {
 pub(crate) async fn postgres() -> &'static TestServer {
     static SERVER: OnceCell<TestServer> = OnceCell::const_new();
     SERVER.get_or_init(TestServer::start).await
+}
+
+/// A place for servers of a test's own (to stop, crash and restart), which their user can enter.
+pub(crate) struct Place {
+    pub(crate) base: TempDir,
+    pub(crate) local: LocalPostgres,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self::with_mode(0o755)
+    }
+
+    pub(crate) fn with_mode(mode: u32) -> Self {
+        let base = tempfile::Builder::new().prefix("lakeops-it-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let shared = base.path().join("shared");
+        Self { base, local: local_with(|options| options.shared = shared) }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.base.path().join("state")
+    }
+
+    pub(crate) fn options(&self, name: &str) -> ClusterOptions {
+        ClusterOptions::new(name, self.state()).throwaway().with_setting("shared_buffers", "16MB")
+    }
+
+    pub(crate) fn record(&self, name: &str) -> ServerRecord {
+        let path = self.state().join(format!("postgres/{name}.json"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    /// Starts, or adopts, the cluster of this name.
+    pub(crate) async fn start(&self, name: &str) -> Result<Cluster, PostgresError> {
+        let installation = postgres().await.installation();
+        self.local.start(installation, &self.options(name), &Quiet).await
+    }
 }
 
 /// What gets and starts servers, with the options of the tests.
@@ -48,7 +90,8 @@ fn state() -> PathBuf {
 impl TestServer {
     async fn start() -> Self {
         let local = local();
-        local.sweep(&state()).await.unwrap();
+        // What an earlier process left cannot harm this one.
+        drop(local.sweep(&state()).await);
         let installation = local.ensure(&Quiet).await.unwrap();
         let name = format!("test-{}", std::process::id());
         let options = ClusterOptions::new(name, state())
