@@ -11,6 +11,7 @@ mod health;
 mod performance;
 pub mod sql_catalog;
 pub mod tool;
+mod vacuum_state;
 
 pub use catalog::Catalog;
 pub use context::ReadContext;

@@ -13,6 +13,13 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("health/terminate_idle_connections"),
     crate::sql_file!("health/terminate_idle_connections.end"),
     crate::sql_file!("health/terminate_idle_connections.guard"),
+    crate::sql_file!("performance/identify_tables_needing_vacuum.pgstattuple"),
+    crate::sql_file!("performance/schedule_vacuum_analyze.guard"),
+    crate::sql_file!("performance/schedule_vacuum_full.guard"),
+    crate::sql_file!("shared/autovacuum_settings"),
+    crate::sql_file!("shared/horizon_holders"),
+    crate::sql_file!("shared/table_size"),
+    crate::sql_file!("shared/vacuum_tables"),
 ];
 
 /// The file of a name, such as `health/monitor_connections`.

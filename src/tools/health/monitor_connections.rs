@@ -14,6 +14,7 @@ use crate::kernel::{Failure, Risk, Span, SqlFile};
 use crate::sql_file;
 use crate::tools::analysis::level::{Level, level_of};
 use crate::tools::analysis::locks::{Root, Waits, roots};
+use crate::tools::analysis::missing::NotMeasured;
 use crate::tools::analysis::number::{rounded, share};
 use crate::tools::analysis::text::shorten;
 use crate::tools::context::ReadContext;
@@ -114,8 +115,8 @@ struct Output {
     waiting: Vec<Waiter>,
     /// The longest wait for a lock.
     longest_wait_seconds: f64,
-    /// What could not be measured, and the grant that it needs.
-    not_measured: Option<String>,
+    /// What could not be measured.
+    not_measured: Vec<NotMeasured>,
 }
 
 /// Sessions by age.
@@ -345,14 +346,13 @@ fn idle(sessions: &[&Session], wanted: impl Fn(&Session, f64) -> bool) -> Vec<Id
 }
 
 /// The server hides the state of other users' sessions from those who may not see it.
-fn hidden(sessions: &[&Session]) -> Option<String> {
+fn hidden(sessions: &[&Session]) -> Vec<NotMeasured> {
     let hidden = sessions.iter().filter(|session| session.state.is_none()).count();
-    (hidden > 0).then(|| {
-        format!(
-            "state and statement of {hidden} sessions of other users are hidden; \
-             `grant pg_read_all_stats to current_user` shows them"
-        )
-    })
+    if hidden == 0 {
+        return Vec::new();
+    }
+    let why = format!("state and statement of {hidden} sessions of other users are hidden from us");
+    vec![NotMeasured::new("sessions", why).needs("grant pg_read_all_stats to current_user")]
 }
 
 /// The lock tree. A prepared transaction has no process: it is the node `-1 - index`.
@@ -505,7 +505,7 @@ mod tests {
         assert_eq!(output.states, BTreeMap::from([("active".into(), 3), ("idle".into(), 1)]));
         assert_eq!(output.applications.get("unnamed"), Some(&1));
         assert_eq!((output.ages.minute, output.ages.hour, output.ages.older), (1, 2, 1));
-        assert_eq!(output.not_measured, None);
+        assert_eq!(output.not_measured, []);
     }
 
     #[test]
@@ -564,6 +564,7 @@ mod tests {
         let hidden = json!({"state": null, "query": "<insufficient privilege>"});
         let output = judged(vec![session(1, &hidden)], Vec::new());
         assert_eq!(output.states.get("unknown"), Some(&1));
-        assert!(output.not_measured.unwrap().contains("pg_read_all_stats"));
+        let needs = output.not_measured[0].needs.as_deref();
+        assert!(needs.unwrap().contains("pg_read_all_stats"));
     }
 }

@@ -1,0 +1,11 @@
+-- purpose: where pgstattuple_approx is, and whether we may use it
+-- needs: PostgreSQL 14; the extension pgstattuple, else there is no row
+-- params: none
+-- columns: schema_name text, may_use bool
+select
+    n.nspname::text as schema_name,
+    pg_catalog.has_function_privilege(p.oid, 'EXECUTE') as may_use
+from pg_catalog.pg_extension as e
+join pg_catalog.pg_namespace as n on n.oid = e.extnamespace
+join pg_catalog.pg_proc as p on p.pronamespace = n.oid and p.proname = 'pgstattuple_approx'
+where e.extname = 'pgstattuple'
