@@ -43,6 +43,14 @@ pub struct PgEndpoint {
     options: PgConnectOptions,
 }
 
+/// What a session has from its start, in the start-up message.
+pub(super) struct Startup {
+    /// What the session is called.
+    pub(super) application_name: String,
+    /// Settings: names and values without spaces.
+    pub(super) settings: Vec<(&'static str, String)>,
+}
+
 impl PgEndpoint {
     /// Reads a `postgres://` or `postgresql://` URL.
     pub fn from_url(url: &Secret<String>) -> Result<Self, EndpointError> {
@@ -108,6 +116,14 @@ impl PgEndpoint {
     #[must_use]
     pub fn with_application_name(&self, name: &str) -> Self {
         Self { options: self.options.clone().application_name(name) }
+    }
+
+    /// The same database, with a name and settings that the session has from its start.
+    #[must_use]
+    pub(super) fn with_startup(&self, startup: &Startup) -> Self {
+        let settings = startup.settings.iter().map(|(name, value)| (name, value));
+        let options = self.options.clone().application_name(&startup.application_name);
+        Self { options: options.options(settings) }
     }
 
     /// The same database as another user.

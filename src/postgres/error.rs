@@ -47,6 +47,14 @@ pub enum PgError {
         /// What is wrong with it, as a predicate.
         why: String,
     },
+    /// A statement that would end the transaction it runs in.
+    #[error("statement `{query}` {why}")]
+    NotAChange {
+        /// The statement's name.
+        query: String,
+        /// What is wrong with it, as a predicate.
+        why: String,
+    },
     /// A bound value cannot be sent.
     #[error("failed to bind ${position} of query `{query}`: {why}")]
     Bind {
@@ -148,11 +156,12 @@ impl PgError {
     }
 
     /// Whether the connection is of no more use.
-    pub(super) fn ends_session(&self) -> bool {
+    pub fn ends_session(&self) -> bool {
         match self {
             Self::Statement(error) => error.is_fatal,
             Self::Connect { .. } | Self::Timeout { .. } | Self::Lost { .. } => true,
             Self::NotARead { .. }
+            | Self::NotAChange { .. }
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
@@ -168,6 +177,7 @@ impl PgError {
             Self::Timeout { .. }
             | Self::Lost { .. }
             | Self::NotARead { .. }
+            | Self::NotAChange { .. }
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
@@ -194,6 +204,7 @@ impl PgError {
             | Self::Timeout { .. }
             | Self::Lost { .. }
             | Self::NotARead { .. }
+            | Self::NotAChange { .. }
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
@@ -217,6 +228,7 @@ impl PgError {
             Self::Lost { .. } => Verdict::transient("postgres::connection_lost"),
             Self::NotARead { .. } => Verdict::permanent("postgres::not_a_read")
                 .help("write one SELECT, VALUES, TABLE, WITH, EXPLAIN or SHOW; changes are made by write tools"),
+            Self::NotAChange { .. } => Verdict::permanent("postgres::not_a_change"),
             Self::Bind { .. } => Verdict::permanent("postgres::bind"),
             Self::RowCount { .. } => Verdict::permanent("postgres::row_count"),
             Self::Decode { .. } => Verdict::permanent("postgres::decode"),

@@ -6,6 +6,8 @@
 //! that act beyond the transaction (`pg_terminate_backend`, advisory locks, `dblink_exec`). This guards
 //! against mistakes; against intent, only the privileges of the connection's user do.
 
+use super::scan::{Token, tokens};
+
 /// What is put in front of a query to have its rows as JSON.
 pub(super) const PREFIX: &str = "select pg_catalog.to_jsonb(q) from (\n";
 /// What is put behind it. The line break ends a comment.
@@ -91,97 +93,6 @@ fn acting_call(tokens: &[Token<'_>]) -> Option<String> {
         let acts = next.text == "(" && ACTING.iter().any(|start| plain.starts_with(start));
         acts.then_some(plain)
     })
-}
-
-/// A word, a quoted name, or one other character. Comments and string literals are left out.
-struct Token<'a> {
-    start: usize,
-    text: &'a str,
-}
-
-fn tokens(text: &str) -> Vec<Token<'_>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let (length, is_token) = next(rest);
-        if is_token {
-            found.push(Token { start: at, text: rest.get(..length).unwrap_or_default() });
-        }
-        at += length;
-    }
-    found
-}
-
-/// The length in bytes of what comes next, and whether it counts.
-fn next(rest: &str) -> (usize, bool) {
-    let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
-    let first = rest.chars().next().unwrap_or(' ');
-    if first.is_whitespace() {
-        (first.len_utf8(), false)
-    } else if rest.starts_with("--") {
-        (rest.find('\n').unwrap_or(rest.len()), false)
-    } else if rest.starts_with("/*") {
-        (comment_length(rest), false)
-    } else if rest.starts_with(['e', 'E']) && rest[1..].starts_with('\'') {
-        (1 + quoted_length(&rest[1..], '\'', true), false)
-    } else if first == '\'' {
-        (quoted_length(rest, '\'', false), false)
-    } else if first == '"' {
-        (quoted_length(rest, '"', false), true)
-    } else if let Some(length) = dollar_quoted_length(rest) {
-        (length, false)
-    } else if word(first) {
-        (rest.find(|c| !word(c)).unwrap_or(rest.len()), true)
-    } else {
-        (first.len_utf8(), true)
-    }
-}
-
-/// Block comments nest.
-fn comment_length(rest: &str) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while let Some(rest) = rest.get(at..).filter(|rest| !rest.is_empty()) {
-        if rest.starts_with("/*") {
-            depth += 1;
-            at += 2;
-        } else if rest.starts_with("*/") {
-            depth -= 1;
-            at += 2;
-        } else {
-            at += rest.chars().next().map_or(1, char::len_utf8);
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    rest.len()
-}
-
-/// A doubled quote reads as the end of one literal and the start of the next: the same text is skipped.
-fn quoted_length(rest: &str, quote: char, escapes: bool) -> usize {
-    let mut chars = rest.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        if escapes && c == '\\' {
-            chars.next();
-        } else if c == quote {
-            return at + 1;
-        }
-    }
-    rest.len()
-}
-
-fn dollar_quoted_length(rest: &str) -> Option<usize> {
-    let inner = rest.strip_prefix('$')?;
-    let tag = inner.split('$').next().filter(|tag| tag.len() < inner.len())?;
-    let is_tag = tag.chars().all(|c| c.is_alphanumeric() || c == '_')
-        && !tag.starts_with(|c: char| c.is_ascii_digit());
-    if !is_tag {
-        return None;
-    }
-    let open = tag.len() + 2;
-    let mark = rest.get(..open)?;
-    Some(rest.get(open..)?.find(mark).map_or(rest.len(), |at| at + 2 * open))
 }
 
 #[cfg(test)]

@@ -16,16 +16,17 @@ use crate::kernel::{Bind, Query, SqlFile, Timestamp};
 use crate::sql_file;
 
 /// How long after the server's own time limit we stop waiting for its answer.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-const SERVER_FACTS: SqlFile = sql_file!("core/server_facts");
-const SERVER_FACTS_UNPRIVILEGED: SqlFile = sql_file!("core/server_facts_unprivileged");
+pub(super) const SERVER_FACTS: SqlFile = sql_file!("engine/server_facts");
+pub(super) const SERVER_FACTS_UNPRIVILEGED: SqlFile = sql_file!("engine/server_facts_unprivileged");
 
 /// The SQL files that sessions use themselves.
-pub const SESSION_SQL: [&SqlFile; 2] = [&SERVER_FACTS, &SERVER_FACTS_UNPRIVILEGED];
+pub const SESSION_SQL: [&SqlFile; 3] =
+    [&SERVER_FACTS, &SERVER_FACTS_UNPRIVILEGED, &super::writer::SESSION_CHECK];
 
 /// Which server, database and user a session works on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     /// The version, such as `170010`.
     pub version_num: u32,
@@ -155,7 +156,8 @@ impl PgReader {
     pub async fn describe(&self, name: &str, text: &str) -> Result<Described, PgError> {
         let mut state = self.state.lock().await;
         let mut connection = self.begin(&mut state, name).await?;
-        let answer = self.answer(name, 0, bind::prepare(&mut connection, text.to_owned())).await;
+        let answer =
+            answer(name, 0, self.patience(), bind::prepare(&mut connection, text.to_owned())).await;
         self.end(&mut state, connection, answer.as_ref().err()).await;
         let prepared = answer?;
         let columns = prepared.columns().iter();
@@ -218,23 +220,13 @@ impl PgReader {
         let mut state = self.state.lock().await;
         let mut connection = self.begin(&mut state, name).await?;
         let query = bind::statement(text, arguments);
-        let answer = self.answer(name, shift, query.fetch_all(&mut connection)).await;
+        let answer = answer(name, shift, self.patience(), query.fetch_all(&mut connection)).await;
         self.end(&mut state, connection, answer.as_ref().err()).await;
         answer
     }
 
-    /// Waits for an answer a little longer than the server itself would work on it.
-    async fn answer<R>(
-        &self,
-        name: &str,
-        shift: usize,
-        question: impl Future<Output = Result<R, sqlx::Error>>,
-    ) -> Result<R, PgError> {
-        let after = self.limits.statement_timeout.0.saturating_add(GRACE);
-        match tokio::time::timeout(after, question).await {
-            Ok(answer) => answer.map_err(|error| PgError::of_statement(name, error, shift)),
-            Err(_) => Err(PgError::Timeout { query: name.to_owned(), after }),
-        }
+    fn patience(&self) -> Duration {
+        self.limits.statement_timeout.0.saturating_add(GRACE)
     }
 
     /// A connection inside a fresh transaction. It is taken out of the state, so that a reader that is
@@ -249,7 +241,8 @@ impl PgReader {
         );
         if let Some(mut kept) = state.connection.take() {
             // The server may have gone away meanwhile; nothing is lost by connecting again.
-            let begun = self.answer(name, 0, bind::simple(&mut kept, begin.clone())).await;
+            let begun =
+                answer(name, 0, self.patience(), bind::simple(&mut kept, begin.clone())).await;
             if begun.is_ok() {
                 return Ok(kept);
             }
@@ -258,7 +251,7 @@ impl PgReader {
             let endpoint = self.endpoint.with_application_name(&self.application_name);
             connect(&endpoint, &self.limits).await?
         };
-        self.answer(name, 0, bind::simple(&mut fresh, begin)).await?;
+        answer(name, 0, self.patience(), bind::simple(&mut fresh, begin)).await?;
         Ok(fresh)
     }
 
@@ -268,9 +261,22 @@ impl PgReader {
             return;
         }
         let ended = bind::simple(&mut connection, "rollback".to_owned());
-        if self.answer("rollback", 0, ended).await.is_ok() {
+        if answer("rollback", 0, self.patience(), ended).await.is_ok() {
             state.connection = Some(connection);
         }
+    }
+}
+
+/// Waits for an answer a little longer than the server itself would work on it.
+pub(super) async fn answer<R>(
+    name: &str,
+    shift: usize,
+    after: Duration,
+    question: impl Future<Output = Result<R, sqlx::Error>>,
+) -> Result<R, PgError> {
+    match tokio::time::timeout(after, question).await {
+        Ok(answer) => answer.map_err(|error| PgError::of_statement(name, error, shift)),
+        Err(_) => Err(PgError::Timeout { query: name.to_owned(), after }),
     }
 }
 

@@ -1,0 +1,282 @@
+//! What the engine asks of an applier, and the choice of one by kind.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::command::CommandApplier;
+use super::http::HttpApplier;
+use super::notification::NotificationApplier;
+use super::publish::PublishApplier;
+use super::sql::SqlApplier;
+use crate::config::Settings;
+use crate::kernel::{
+    BoxFuture, Change, Clock, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery,
+    RunId, Secret, SqlFile, Timestamp,
+};
+use crate::postgres::{PgEndpoint, PgError, PgReader, ServerFacts};
+
+/// The SQL files that appliers use themselves.
+pub const APPLY_SQL: [&SqlFile; 8] = [
+    &super::orphan::SESSIONS_BY_NAME,
+    &super::setup::APPLIED_CHANGE_INSERT,
+    &super::setup::CREATE_SCHEMA,
+    &super::setup::CREATE_TABLE,
+    &super::setup::READY,
+    &super::sql::APPLIED_CHANGE_FIND,
+    &super::sql::SESSION_PROGRESS,
+    &super::sql_probe::INDEXES_AROUND,
+];
+
+/// Which change this is: never the attempt, so that every attempt and every resume speaks of the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChangeKey {
+    /// The run.
+    pub run: RunId,
+    /// The step, with the item of a fan-out: `heal[orders]`.
+    pub step: String,
+    /// The digest of the change set.
+    pub set: Digest,
+    /// The position in the set.
+    pub index: u32,
+    /// Whether it is carried out or undone.
+    pub direction: Direction,
+}
+
+impl ChangeKey {
+    /// The key as text.
+    pub fn text(&self) -> String {
+        let Self { run, step, set, index, direction } = self;
+        format!("{run}/{step}/{set}/{index}/{direction}")
+    }
+
+    /// The digest of [`ChangeKey::text`]: what other systems are given to tell repetitions apart.
+    pub fn digest(&self) -> Digest {
+        Digest::of_bytes(self.text().as_bytes())
+    }
+
+    /// What sessions that carry it out are called, so that a later process finds them:
+    /// `lakeops:<20 hexadecimal digits>`, well below PostgreSQL's 63 bytes.
+    pub fn application_name(&self) -> String {
+        let digest = self.digest();
+        format!("lakeops:{}", digest.as_str().get(..20).unwrap_or(digest.as_str()))
+    }
+
+    /// The name of a kill boundary: `<step>/<do|undo> <index>/<phase>`.
+    pub fn boundary(&self, phase: &str) -> String {
+        format!("{}/{} {}/{phase}", self.step, self.direction, self.index)
+    }
+}
+
+/// Where appliers get the values of `secret:NAME`.
+pub trait SecretSource: Send + Sync {
+    /// The value of a secret; `None` when there is none of that name.
+    fn secret(&self, name: &str) -> Option<Secret<String>>;
+}
+
+/// There are no secrets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSecrets;
+
+impl SecretSource for NoSecrets {
+    fn secret(&self, _name: &str) -> Option<Secret<String>> {
+        None
+    }
+}
+
+/// All that an applier is given for one change.
+#[derive(Clone, Copy)]
+pub struct ApplyContext<'a> {
+    /// Which change it is.
+    pub key: &'a ChangeKey,
+    /// The change.
+    pub change: &'a Change,
+    /// The change's own operation, or its inverse.
+    pub operation: &'a Operation,
+    /// The change's own recovery, or its inverse's.
+    pub recovery: Recovery,
+    /// The step's target database, when there is one.
+    pub endpoint: Option<&'a PgEndpoint>,
+    /// The server that was proposed on: any other is refused.
+    pub expected: Option<&'a ServerFacts>,
+    /// The settings of the target.
+    pub settings: &'a Settings,
+    /// How long the step may take.
+    pub step_timeout: Duration,
+    /// Where secrets come from.
+    pub secrets: &'a dyn SecretSource,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+    /// The boundaries at which a test may kill the process.
+    pub kill: &'a dyn KillPoints,
+    /// Takes lines on how far it is, for people.
+    pub progress: &'a (dyn Fn(String) + Send + Sync),
+}
+
+impl ApplyContext<'_> {
+    pub(super) fn reach(&self, phase: &str) {
+        self.kill.reach(&self.key.boundary(phase));
+    }
+
+    /// How long the effect may take.
+    pub(super) fn time_limit(&self) -> Duration {
+        self.change.statement_timeout.map_or(self.step_timeout, |span| span.0)
+    }
+
+    pub(super) fn millis_since(&self, start: Timestamp) -> Option<u64> {
+        u64::try_from(self.clock.now().since(start).as_millis()).ok()
+    }
+
+    /// A guard speaks of doing; an undoing is not asked for it.
+    pub(super) fn guard(&self) -> Option<&crate::kernel::Query> {
+        self.change.guard.as_ref().filter(|_| self.key.direction == Direction::Do)
+    }
+
+    pub(super) fn need_endpoint(&self) -> Result<&PgEndpoint, Failure> {
+        self.endpoint.ok_or_else(|| {
+            Failure::permanent(
+                "apply::no_database",
+                format!(
+                    "the change of {} needs a database, and the step has none",
+                    self.change.object
+                ),
+            )
+            .with_help("name a target, or pass --database-url")
+        })
+    }
+
+    /// A session that looks; not called by the change's key, so that it is not taken for one that works
+    /// on it.
+    pub(super) fn reader(&self) -> Result<PgReader, Failure> {
+        let endpoint = self.need_endpoint()?.clone();
+        Ok(PgReader::new(endpoint, &self.settings.limits, "lakeops:look"))
+    }
+
+    /// Such a session on the server that was proposed on, and on no other.
+    pub(super) async fn placed_reader(&self) -> Result<PgReader, Failure> {
+        let reader = self.reader()?;
+        if let Some(expected) = self.expected
+            && let Some(why) = reader.server().await?.difference(expected)
+        {
+            let server = reader.endpoint().label();
+            return Err(PgError::WrongPlace { server, why }.into());
+        }
+        Ok(reader)
+    }
+}
+
+/// How carrying out a change ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// It happened.
+    Done(Receipt),
+    /// Its guard no longer held; nothing was done.
+    Moot,
+}
+
+/// What looking for a change with a start and no settlement found. A half-done state is removed while
+/// looking, and then is `NotApplied`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recovered {
+    /// It happened.
+    Applied(Receipt),
+    /// It did not happen, or it is harmless to do again.
+    NotApplied,
+    /// Nobody can tell; says why, for the person who settles it.
+    Unknown(String),
+}
+
+/// Carries out one kind of change. No tool has code of its own for this.
+pub trait Applier: Send + Sync {
+    /// What a later [`Applier::recover`] compares with; taken, and made durable, before the effect.
+    fn fingerprint<'a>(&'a self, cx: &'a ApplyContext<'a>)
+    -> BoxFuture<'a, Result<Value, Failure>>;
+
+    /// Carries it out. A failure of class `InDoubt` says that the effect may have happened.
+    fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>>;
+
+    /// Finds out whether it happened. Waits first for what a dead process left at work.
+    fn recover<'a>(
+        &'a self,
+        cx: &'a ApplyContext<'a>,
+        fingerprint: &'a Value,
+    ) -> BoxFuture<'a, Result<Recovered, Failure>>;
+}
+
+/// One applier per kind of change.
+pub struct Appliers {
+    sql: SqlApplier,
+    http: HttpApplier,
+    command: CommandApplier,
+    notification: NotificationApplier,
+    publish: PublishApplier,
+}
+
+impl Appliers {
+    /// The appliers of this process, with its channels for notifications.
+    pub fn new(notification: NotificationApplier) -> Self {
+        Self {
+            sql: SqlApplier,
+            http: HttpApplier::default(),
+            command: CommandApplier,
+            notification,
+            publish: PublishApplier,
+        }
+    }
+
+    /// The applier of an operation's kind.
+    pub fn of(&self, operation: &Operation) -> &dyn Applier {
+        match operation {
+            Operation::Sql { .. } => &self.sql,
+            Operation::Http { .. } => &self.http,
+            Operation::Command { .. } => &self.command,
+            Operation::Notification { .. } => &self.notification,
+            Operation::Event { .. } => &self.publish,
+        }
+    }
+}
+
+/// An operation reached an applier of another kind: a mistake of ours, told instead of a panic.
+pub(super) fn wrong_kind(operation: &Operation) -> Failure {
+    Failure::permanent(
+        "apply::wrong_kind",
+        format!("an operation of kind `{}` reached the applier of another kind", operation.kind()),
+    )
+}
+
+/// `secret:NAME` as its value; every other text as it is.
+pub(super) fn substitute(text: &str, secrets: &dyn SecretSource) -> Result<String, Failure> {
+    let Some(name) = text.strip_prefix("secret:") else { return Ok(text.to_owned()) };
+    match secrets.secret(name) {
+        Some(secret) => Ok(secret.expose().clone()),
+        None => Err(Failure::permanent(
+            "apply::no_such_secret",
+            format!("secret `{name}` has no value in this process"),
+        )
+        .with_help(format!(
+            "set it in the environment or the secrets file, then resume: `{name}`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys() {
+        let key = ChangeKey {
+            run: RunId::new("00ff00ff00ff00ff"),
+            step: "heal[orders]".into(),
+            set: Digest::of_bytes(b"set"),
+            index: 3,
+            direction: Direction::Undo,
+        };
+        assert_eq!(key.boundary("before effect"), "heal[orders]/undo 3/before effect");
+        let name = key.application_name();
+        assert_eq!(name.len(), "lakeops:".len() + 20);
+        let other = ChangeKey { direction: Direction::Do, ..key.clone() };
+        assert_ne!(other.application_name(), name);
+        assert!(key.text().ends_with("/3/undo"));
+    }
+}

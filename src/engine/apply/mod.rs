@@ -1,0 +1,29 @@
+//! Carries single changes out: one applier per kind of change, none per tool.
+//!
+//! An applier is told everything by its [`ApplyContext`]; it never sees the journal. It promises that a
+//! change happens at most once per key, that a failure says whether the effect may have happened
+//! (`InDoubt`), and that [`Applier::recover`] finds out as much as can be found out afterwards.
+//! Start with [`Applier`], then `sql`.
+
+mod applier;
+mod command;
+mod http;
+mod index_probe;
+mod look;
+mod notification;
+mod orphan;
+mod publish;
+mod setup;
+mod sql;
+mod sql_probe;
+
+pub use applier::{
+    APPLY_SQL, Applied, Applier, Appliers, ApplyContext, ChangeKey, NoSecrets, Recovered,
+    SecretSource,
+};
+pub use command::CommandApplier;
+pub use http::HttpApplier;
+pub use notification::NotificationApplier;
+pub use publish::PublishApplier;
+pub use setup::{is_set_up, setup_changes};
+pub use sql::SqlApplier;

@@ -1,0 +1,342 @@
+//! SQL statements: exactly once inside a transaction, carefully outside of one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::applier::wrong_kind;
+use super::look::{GUARD, looked, measured, truth};
+use super::setup::APPLIED_CHANGE_INSERT;
+use super::{Applied, Applier, ApplyContext, Recovered, orphan, sql_probe};
+use crate::kernel::change::Origin;
+use crate::kernel::{
+    Bind, BoxFuture, Failure, Operation, Receipt, Recovery, RetryClass, Secret, SqlFile,
+    SqlStatement,
+};
+use crate::postgres::{Outcome, PgError, PgReader, PgWriter, ServerFacts, WriterSetup};
+use crate::sql_file;
+
+pub(super) const APPLIED_CHANGE_FIND: SqlFile = sql_file!("engine/applied_change_find");
+pub(super) const SESSION_PROGRESS: SqlFile = sql_file!("engine/session_progress");
+
+/// How often a long statement is asked how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Two sessions that both `create … if not exists` can collide in the catalog; the second try sees
+/// what the other made.
+const SETUP_TRIES: u32 = 3;
+
+/// Carries out SQL statements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SqlApplier;
+
+impl SqlApplier {
+    async fn carry_out(self, cx: &ApplyContext<'_>) -> Result<Applied, Failure> {
+        match parts(cx)? {
+            (statement, true) => {
+                for _ in 1..SETUP_TRIES {
+                    match in_transaction(cx, statement).await {
+                        Err(failure) if is_setup_collision(cx, &failure) => {}
+                        other => return other,
+                    }
+                }
+                in_transaction(cx, statement).await
+            }
+            (_, false) if cx.recovery == Recovery::Transactional => Err(Failure::permanent(
+                "apply::not_transactional",
+                format!(
+                    "the change of {} runs outside a transaction and cannot be recovered by one",
+                    cx.change.object
+                ),
+            )),
+            (statement, false) => looked(cx, Box::pin(outside_transaction(cx, statement))).await,
+        }
+    }
+
+    async fn find(self, cx: &ApplyContext<'_>, fingerprint: &Value) -> Result<Recovered, Failure> {
+        let (statement, _) = parts(cx)?;
+        let reader = cx.placed_reader().await?;
+        let found = Self::find_with(cx, statement, fingerprint, &reader).await;
+        reader.close().await;
+        found
+    }
+
+    async fn find_with(
+        cx: &ApplyContext<'_>,
+        statement: &SqlStatement,
+        fingerprint: &Value,
+        reader: &PgReader,
+    ) -> Result<Recovered, Failure> {
+        if let Some(why) = orphan::wait_for_session(cx, reader).await? {
+            return Ok(Recovered::Unknown(why));
+        }
+        match cx.recovery {
+            Recovery::Transactional => find_key(cx, &reader.server().await?, reader).await,
+            Recovery::Repeatable => Ok(Recovered::NotApplied),
+            Recovery::Probe => sql_probe::find(cx, statement, fingerprint, reader).await,
+            Recovery::Ask => Ok(Recovered::Unknown(format!(
+                "whether `{}` happened cannot be seen afterwards",
+                statement.text
+            ))),
+        }
+    }
+}
+
+impl Applier for SqlApplier {
+    fn fingerprint<'a>(
+        &'a self,
+        cx: &'a ApplyContext<'a>,
+    ) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(async move {
+            match (parts(cx)?, cx.recovery) {
+                ((statement, _), Recovery::Probe) => sql_probe::fingerprint(cx, statement).await,
+                _ => Ok(Value::Null),
+            }
+        })
+    }
+
+    fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
+        Box::pin(self.carry_out(cx))
+    }
+
+    fn recover<'a>(
+        &'a self,
+        cx: &'a ApplyContext<'a>,
+        fingerprint: &'a Value,
+    ) -> BoxFuture<'a, Result<Recovered, Failure>> {
+        Box::pin(self.find(cx, fingerprint))
+    }
+}
+
+fn parts<'a>(cx: &ApplyContext<'a>) -> Result<(&'a SqlStatement, bool), Failure> {
+    match cx.operation {
+        Operation::Sql { statement, transactional } => Ok((statement, *transactional)),
+        other => Err(wrong_kind(other)),
+    }
+}
+
+/// What a change's statement is called in messages: its kind of object is enough to find it.
+pub(super) fn statement_name(cx: &ApplyContext<'_>) -> String {
+    format!("change of {}", cx.change.object)
+}
+
+/// A session named by the change's key, on the server that was proposed on.
+pub(super) async fn connect(cx: &ApplyContext<'_>) -> Result<PgWriter, Failure> {
+    let name = cx.key.application_name();
+    let limits = &cx.settings.limits;
+    let setup = WriterSetup {
+        application_name: &name,
+        statement_timeout: cx.time_limit(),
+        lock_timeout: cx.change.lock_timeout.unwrap_or(limits.lock_timeout).0,
+        limits,
+        expected: cx.expected,
+    };
+    Ok(PgWriter::connect(cx.need_endpoint()?, &setup).await?)
+}
+
+async fn execute(
+    cx: &ApplyContext<'_>,
+    writer: &mut PgWriter,
+    statement: &SqlStatement,
+) -> Result<Outcome, PgError> {
+    let secret = |name: &str| -> Option<Secret<String>> { cx.secrets.secret(name) };
+    writer.execute(&statement_name(cx), statement, &secret).await
+}
+
+fn receipt(outcome: Outcome) -> Receipt {
+    let Outcome { rows, returned } = outcome;
+    let result = if returned.is_empty() { Value::Null } else { Value::Array(returned) };
+    Receipt { rows: Some(rows), result, ..Receipt::default() }
+}
+
+/// The key row's key names the place as well: a branch has a copy of its parent's table.
+fn row_key(cx: &ApplyContext<'_>, place: &ServerFacts) -> String {
+    let system = place.system_identifier.as_deref().unwrap_or("-");
+    format!("{}@{system}/{}", cx.key.text(), place.database_oid)
+}
+
+/// One transaction: claim the key, check the guard, measure, carry out, measure, commit.
+async fn in_transaction(
+    cx: &ApplyContext<'_>,
+    statement: &SqlStatement,
+) -> Result<Applied, Failure> {
+    let mut writer = connect(cx).await?;
+    cx.reach("before effect");
+    let applied = match inside(cx, &mut writer, statement).await {
+        Ok(Inside::Commit(receipt)) => {
+            cx.reach("in transaction");
+            writer.commit().await.map_err(commit_failure)?;
+            cx.reach("after effect");
+            Applied::Done(receipt)
+        }
+        Ok(Inside::Leave(applied)) => {
+            writer.rollback().await?;
+            applied
+        }
+        // Whatever went wrong before the commit was asked for, nothing was committed: dropping the
+        // session rolls back.
+        Err(failure) => return Err(failure),
+    };
+    writer.close().await;
+    Ok(applied)
+}
+
+enum Inside {
+    Commit(Receipt),
+    Leave(Applied),
+}
+
+async fn inside(
+    cx: &ApplyContext<'_>,
+    writer: &mut PgWriter,
+    statement: &SqlStatement,
+) -> Result<Inside, Failure> {
+    writer.begin().await?;
+    if cx.recovery == Recovery::Transactional && !claim_key(cx, writer).await? {
+        let receipt = Receipt { recovered: true, ..Receipt::default() };
+        return Ok(Inside::Leave(Applied::Done(receipt)));
+    }
+    if let Some(guard) = cx.guard()
+        && !truth(&writer.query(GUARD, guard).await?)?
+    {
+        return Ok(Inside::Leave(Applied::Moot));
+    }
+    let measure = cx.change.measure.as_ref();
+    let before = measured(writer, measure).await?;
+    let start = cx.clock.now();
+    let outcome = execute(cx, writer, statement).await?;
+    let duration_ms = cx.millis_since(start);
+    if measure.is_some() {
+        writer.forget_statistics().await?;
+    }
+    let after = measured(writer, measure).await?;
+    Ok(Inside::Commit(Receipt { before, after, duration_ms, ..receipt(outcome) }))
+}
+
+/// Whether the key is ours now. A rival that holds it uncommitted makes us wait, as long as the lock
+/// timeout allows.
+async fn claim_key(cx: &ApplyContext<'_>, writer: &mut PgWriter) -> Result<bool, Failure> {
+    let binds = vec![
+        Bind::Text(row_key(cx, writer.facts())),
+        Bind::Text(cx.key.run.to_string()),
+        Bind::Text(cx.key.step.clone()),
+    ];
+    let outcome = writer.execute_file(&APPLIED_CHANGE_INSERT, binds).await.map_err(not_set_up)?;
+    Ok(outcome.rows > 0)
+}
+
+fn not_set_up(error: PgError) -> Failure {
+    if matches!(error.sqlstate(), Some("42P01" | "3F000")) {
+        return Failure::permanent(
+            "apply::not_set_up",
+            "the target has no table lakeops.applied_change, which makes a change happen exactly once",
+        )
+        .with_help("propose again: the set then begins with making it");
+    }
+    error.into()
+}
+
+/// An error message on commit means that it was rolled back; silence means that nobody knows.
+fn commit_failure(error: PgError) -> Failure {
+    let is_unknown = error.ends_session();
+    let failure = Failure::from(error);
+    if is_unknown { failure.with_class(RetryClass::InDoubt) } else { failure }
+}
+
+fn is_setup_collision(cx: &ApplyContext<'_>, failure: &Failure) -> bool {
+    cx.change.origin == Origin::Engine
+        && matches!(
+            failure.code.as_str(),
+            "postgres::constraint_violated" | "postgres::already_exists"
+        )
+}
+
+async fn outside_transaction(
+    cx: &ApplyContext<'_>,
+    statement: &SqlStatement,
+) -> Result<Receipt, Failure> {
+    let before = match cx.recovery {
+        Recovery::Probe => sql_probe::fingerprint(cx, statement).await?,
+        Recovery::Transactional | Recovery::Repeatable | Recovery::Ask => Value::Null,
+    };
+    let mut writer = connect(cx).await?;
+    cx.reach("before effect");
+    let done = {
+        let work = std::pin::pin!(execute(cx, &mut writer, statement));
+        let reports = std::pin::pin!(report_progress(cx));
+        match futures::future::select(work, reports).await {
+            futures::future::Either::Left((done, _)) => done,
+            futures::future::Either::Right((never, _)) => match never {},
+        }
+    };
+    match done {
+        Ok(outcome) => {
+            cx.reach("after effect");
+            writer.close().await;
+            Ok(receipt(outcome))
+        }
+        Err(error) if error.ends_session() => {
+            Err(Failure::from(error).with_class(RetryClass::InDoubt))
+        }
+        Err(error) => {
+            writer.close().await;
+            Err(sql_probe::tidy_up(cx, statement, &before, error.into()).await)
+        }
+    }
+}
+
+/// Tells how far the statement is, until it is dropped.
+async fn report_progress(cx: &ApplyContext<'_>) -> std::convert::Infallible {
+    let reader = cx.reader().ok();
+    let name = [Bind::Text(cx.key.application_name())];
+    loop {
+        cx.clock.sleep_until(cx.clock.now().plus(PROGRESS_EVERY)).await;
+        let Some(reader) = &reader else { continue };
+        // Progress is a courtesy: whoever may not see it gets none.
+        for line in reader.rows::<Value>(&SESSION_PROGRESS, &name).await.unwrap_or_default() {
+            (cx.progress)(progress_line(&line));
+        }
+    }
+}
+
+fn progress_line(line: &Value) -> String {
+    let text = |key: &str| line[key].as_str().unwrap_or_default();
+    let number = |key: &str| line[key].as_u64().unwrap_or_default();
+    let (done, total) = (number("done"), number("total"));
+    match (done * 100).checked_div(total) {
+        Some(percent) => {
+            format!("{}: {}, {percent}% of {total} blocks", text("command"), text("phase"))
+        }
+        None => format!("{}: {}", text("command"), text("phase")),
+    }
+}
+
+async fn find_key(
+    cx: &ApplyContext<'_>,
+    place: &ServerFacts,
+    reader: &PgReader,
+) -> Result<Recovered, Failure> {
+    let binds = [Bind::Text(row_key(cx, place))];
+    let rows: Vec<Value> = reader.rows(&APPLIED_CHANGE_FIND, &binds).await.map_err(not_set_up)?;
+    Ok(match rows.first() {
+        Some(row) => Recovered::Applied(Receipt {
+            recovered: true,
+            result: json!({ "committed_at": row["at"] }),
+            ..Receipt::default()
+        }),
+        None => Recovered::NotApplied,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_well() {
+        let line = json!({"command": "vacuum", "phase": "scanning heap", "done": 50, "total": 200});
+        assert_eq!(progress_line(&line), "vacuum: scanning heap, 25% of 200 blocks");
+        let line = json!({"command": "create index", "phase": "waiting", "done": 0, "total": 0});
+        assert_eq!(progress_line(&line), "create index: waiting");
+    }
+}
