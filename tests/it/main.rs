@@ -12,3 +12,5 @@ mod journal;
 mod postgres;
 #[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod report;

@@ -1,0 +1,266 @@
+//! A change set as people read it: like a diff, with everything that an approval binds to. PURE.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::style::{Style, Tone, count};
+use crate::kernel::{Bind, Change, ChangeSet, Inverse, Operation, Recovery, Risk, SqlStatement};
+
+/// The whole set.
+pub fn change_set(style: Style, set: &ChangeSet) -> String {
+    let mut text = String::new();
+    if set.is_empty() {
+        return format!("{}\n", style.paint(Tone::Faint, "nothing to change"));
+    }
+    for (index, change) in set.changes.iter().enumerate() {
+        text.push_str(&one(style, index, change));
+    }
+    let summary = format!(
+        "{}, {} risk, digest {}",
+        count(set.changes.len(), "change"),
+        set.risk(),
+        set.digest
+    );
+    let _ = writeln!(text, "{}", style.paint(Tone::Faint, &summary));
+    text
+}
+
+/// One change, with its place in the set.
+fn one(style: Style, index: usize, change: &Change) -> String {
+    let mut text = String::new();
+    let (sign, tone) = sign(&change.operation);
+    let head = format!("{sign} {index}  {}", change.object);
+    let risk = style.paint(risk_tone(change.risk), &format!("{} risk", change.risk));
+    let _ = writeln!(text, "{}  [{risk}]", style.paint(tone, &head));
+    operation(&mut text, style, &change.operation);
+    line(&mut text, style, "why", &change.why);
+    if let Some(guard) = &change.guard {
+        statement_line(&mut text, style, "guard", guard);
+    }
+    if let Some(cleanup) = &change.cleanup {
+        line(&mut text, style, "cleanup", &short(cleanup));
+    }
+    line(&mut text, style, "undo", &undo(&change.inverse));
+    line(&mut text, style, "crash", recovery(change.recovery));
+    for (name, amount) in &change.cost {
+        line(&mut text, style, "cost", &format!("{name}: {amount}"));
+    }
+    line(&mut text, style, "digest", change.digest().short());
+    text.push('\n');
+    text
+}
+
+fn operation(text: &mut String, style: Style, operation: &Operation) {
+    match operation {
+        Operation::Sql { statement, transactional } => {
+            block(text, style, &statement.text);
+            binds(text, style, statement);
+            if !transactional {
+                line(text, style, "note", "runs outside a transaction");
+            }
+        }
+        Operation::Http { method, url, headers, body, expect } => {
+            block(text, style, &format!("{method} {url}"));
+            for (name, value) in headers {
+                line(text, style, "header", &format!("{name}: {value}"));
+            }
+            if let Some(body) = body {
+                line(text, style, "body", &body.to_string());
+            }
+            let codes: Vec<String> = expect.iter().map(ToString::to_string).collect();
+            line(text, style, "expect", &codes.join(", "));
+        }
+        Operation::Command { .. } => block(text, style, &operation.to_string()),
+        Operation::Notification { body, .. } => {
+            block(text, style, &operation.to_string());
+            if !body.is_empty() {
+                line(text, style, "body", body);
+            }
+        }
+        Operation::Event { payload, .. } => {
+            block(text, style, &operation.to_string());
+            if !payload.is_null() {
+                line(text, style, "payload", &payload.to_string());
+            }
+        }
+    }
+}
+
+fn block(text: &mut String, style: Style, body: &str) {
+    for part in body.trim_end().lines() {
+        let _ = writeln!(text, "     {}", style.paint(Tone::Strong, part));
+    }
+}
+
+fn line(text: &mut String, style: Style, name: &str, value: &str) {
+    if value.is_empty() {
+        return;
+    }
+    let mut parts = value.trim_end().lines();
+    let first = parts.next().unwrap_or_default();
+    let _ = writeln!(text, "     {} {first}", style.paint(Tone::Faint, &format!("{name:<7}")));
+    for part in parts {
+        let _ = writeln!(text, "             {part}");
+    }
+}
+
+fn statement_line(text: &mut String, style: Style, name: &str, statement: &SqlStatement) {
+    line(text, style, name, &statement.text);
+    for (index, bind) in statement.binds.iter().enumerate() {
+        let _ = writeln!(text, "             ${} = {}", index + 1, value(bind));
+    }
+}
+
+fn binds(text: &mut String, style: Style, statement: &SqlStatement) {
+    for (index, bind) in statement.binds.iter().enumerate() {
+        let bound = format!("${} = {}", index + 1, value(bind));
+        let _ = writeln!(text, "     {}", style.paint(Tone::Faint, &bound));
+    }
+}
+
+/// A bound value as it would stand in a statement.
+pub fn value(bind: &Bind) -> String {
+    match bind {
+        Bind::Text(text) => quoted(text),
+        Bind::Int(number) => number.to_string(),
+        Bind::Float(number) => number.to_string(),
+        Bind::Bool(flag) => flag.to_string(),
+        Bind::Timestamp(at) => quoted(&at.to_string()),
+        Bind::Json(json) => quoted(&json.to_string()),
+        Bind::TextArray(items) => {
+            format!("{{{}}}", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+        }
+        Bind::IntArray(items) => Value::from(items.clone()).to_string(),
+        Bind::Null => "null".to_owned(),
+        Bind::Secret(name) => format!("(secret `{name}`)"),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn short(operation: &Operation) -> String {
+    let mut text = operation.to_string();
+    if let Operation::Sql { statement, .. } = operation {
+        for (index, bind) in statement.binds.iter().enumerate() {
+            let _ = write!(text, "\n${} = {}", index + 1, value(bind));
+        }
+    }
+    text
+}
+
+fn undo(inverse: &Inverse) -> String {
+    match inverse {
+        Inverse::By { operation, .. } => short(operation),
+        Inverse::Unneeded => "nothing to undo".to_owned(),
+        Inverse::Impossible { why } => format!("cannot be undone: {why}"),
+    }
+}
+
+const fn recovery(recovery: Recovery) -> &'static str {
+    match recovery {
+        Recovery::Transactional => "exactly once: its key is written in the same transaction",
+        Recovery::Repeatable => "done again, harmlessly",
+        Recovery::Probe => "looked at, against what was seen before",
+        Recovery::Ask => "never repeated; a person settles it",
+    }
+}
+
+const fn risk_tone(risk: Risk) -> Tone {
+    match risk {
+        Risk::Low => Tone::Good,
+        Risk::Medium => Tone::Warn,
+        Risk::High => Tone::Bad,
+    }
+}
+
+/// `+` for what makes something, `-` for what ends or removes something, `~` for the rest.
+fn sign(operation: &Operation) -> (char, Tone) {
+    let (makes, removes) = match operation {
+        Operation::Sql { statement, .. } => {
+            let text = statement.text.to_lowercase();
+            let first = text.split_whitespace().find(|word| !word.starts_with("--"));
+            let first = first.unwrap_or_default();
+            let ends = text.contains("pg_terminate_backend") || text.contains("pg_cancel_backend");
+            let removes = matches!(first, "drop" | "delete" | "truncate" | "revoke") || ends;
+            (matches!(first, "create" | "insert" | "grant"), removes)
+        }
+        Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
+        Operation::Command { .. } => (false, false),
+        Operation::Notification { .. } | Operation::Event { .. } => (true, false),
+    };
+    match (makes, removes) {
+        (_, true) => ('-', Tone::Bad),
+        (true, false) => ('+', Tone::Good),
+        (false, false) => ('~', Tone::Warn),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Query;
+
+    fn set() -> ChangeSet {
+        let end = Operation::sql("select pg_terminate_backend($1)", vec![Bind::Int(4711)]);
+        let mut end = Change::new("session 4711", "idle in transaction for 41m", end);
+        end.risk = Risk::Medium;
+        let guard = "select true from pg_stat_activity\nwhere pid = $1 and usename = $2";
+        let binds = vec![Bind::Int(4711), Bind::Text("o'hara".into())];
+        end.guard = Some(Query::with_binds(guard, binds));
+        end.inverse = Inverse::Impossible { why: "a session cannot be brought back".into() };
+        end.cost.insert("sessions_ended".into(), 1);
+        let vacuum = Operation::sql_outside_transaction("vacuum (full) \"public\".\"orders\"");
+        let mut vacuum = Change::new("public.orders", "62 % dead rows", vacuum);
+        vacuum.risk = Risk::High;
+        let create = Operation::sql("create index i on t (a)", Vec::new());
+        let mut create = Change::new("index i", "missing", create);
+        create.recovery = Recovery::Probe;
+        let operation = Operation::sql("drop index i", Vec::new());
+        create.inverse = Inverse::By { operation, recovery: Recovery::Probe };
+        ChangeSet::new(vec![end, vacuum, create])
+    }
+
+    #[test]
+    fn everything_that_is_approved_is_shown() {
+        insta::assert_snapshot!(change_set(Style::PLAIN, &set()), @r#"
+        - 0  session 4711  [medium risk]
+             select pg_terminate_backend($1)
+             $1 = 4711
+             why     idle in transaction for 41m
+             guard   select true from pg_stat_activity
+                     where pid = $1 and usename = $2
+                     $1 = 4711
+                     $2 = 'o''hara'
+             undo    cannot be undone: a session cannot be brought back
+             crash   done again, harmlessly
+             cost    sessions_ended: 1
+             digest  5993fcbcfd12
+
+        ~ 1  public.orders  [high risk]
+             vacuum (full) "public"."orders"
+             note    runs outside a transaction
+             why     62 % dead rows
+             undo    nothing to undo
+             crash   done again, harmlessly
+             digest  55e9c90d1421
+
+        + 2  index i  [low risk]
+             create index i on t (a)
+             why     missing
+             undo    drop index i
+             crash   looked at, against what was seen before
+             digest  dace36ed6105
+
+        3 changes, high risk, digest 4e1fed09a29e14c1498587995e130c407862d87c61ee59f6f5e483612b40e6c0
+        "#);
+    }
+
+    #[test]
+    fn secrets_are_names() {
+        assert_eq!(value(&Bind::Secret("hook".into())), "(secret `hook`)");
+        assert_eq!(value(&Bind::TextArray(vec!["a".into()])), "{'a'}");
+    }
+}
