@@ -1,1 +1,30 @@
-//! To come.
+//! Expressions, templates and SOPs: small Rhai texts that decide, in a sandbox that cannot act.
+//!
+//! A text sees JSON and returns JSON. It reaches no file, network, clock or chance, and limits hold
+//! its work and its memory. Start with [`Sandbox`]; [`Evaluated`] is what comes out, with the values
+//! that were seen on the way. Nothing here does I/O or knows of workflows, tools or journals.
+
+mod builtin;
+mod compare;
+mod convert;
+mod error;
+mod expression;
+mod program;
+mod reference;
+mod sandbox;
+mod script;
+mod template;
+mod trace;
+
+pub use builtin::{Builtin, builtins};
+pub use error::{ScriptError, TemplateError};
+pub use expression::Expression;
+pub use program::Evaluated;
+pub use reference::Reference;
+pub use sandbox::{ROOTS, Sandbox};
+pub use script::Script;
+pub use template::Template;
+pub use trace::RuleTrace;
+
+/// The variables that a text can read, by name.
+pub type Scope = std::collections::BTreeMap<String, serde_json::Value>;
