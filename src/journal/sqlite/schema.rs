@@ -145,6 +145,7 @@ pub(super) fn objects(conn: &Connection) -> rusqlite::Result<Vec<(String, Option
 
 /// The objects that this version makes.
 pub(super) fn expected_objects() -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    // Made in memory by the same migrations, so that they are written down once.
     let mut conn = Connection::open_in_memory()?;
     apply(&mut conn, 0, MIGRATIONS)?;
     objects(&conn)

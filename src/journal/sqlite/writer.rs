@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use crate::journal::blob::{Blobs, LONGEST_ROW};
 use crate::journal::owed::Owed;
 use crate::journal::store::{Entry, JournalError};
 
-/// How long buffered events wait for company.
+/// How long a buffered event waits for company.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// The most requests of one commit.
@@ -104,13 +104,15 @@ impl Writer {
     /// or none has come for a while.
     fn gather(&self) -> Option<Vec<Request>> {
         let first = self.requests.recv().ok()?;
+        let deadline = Instant::now() + LINGER;
         let mut awaited = first.is_awaited();
         let mut group = vec![first];
         while group.len() < LARGEST_GROUP {
             let next = if awaited {
                 self.requests.try_recv().ok()
             } else {
-                self.requests.recv_timeout(LINGER).ok()
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.requests.recv_timeout(left).ok()
             };
             let Some(request) = next else { break };
             awaited |= request.is_awaited();

@@ -1,5 +1,9 @@
 //! The journal: conformance, damage, crashes, group commit.
 
+mod damage;
+mod sample;
+mod writing;
+
 use std::sync::Arc;
 
 use lakeops::journal::conformance::run_all;
