@@ -140,6 +140,11 @@ impl Default for Settings {
             ("slow_query_seconds", level(5.0, 30.0)),
             ("txid_age", level(500e6, 1e9)),
             ("replication_lag_seconds", level(10.0, 60.0)),
+            // Beyond the seed's list.
+            ("multixact_age", level(500e6, 1e9)),
+            ("longest_transaction_seconds", level(3_600.0, 14_400.0)),
+            ("sequence_used", level(0.75, 0.90)),
+            ("slot_retained_bytes", level(10e9, 50e9)),
         ];
         let cap = |per_run, per_day| Cap { per_run: Some(per_run), per_day: Some(per_day) };
         let caps =

@@ -6,6 +6,7 @@ pub mod level;
 pub mod locks;
 pub mod missing;
 pub mod number;
+pub mod rates;
 pub mod statement;
 pub mod text;
 pub mod vacuum;
