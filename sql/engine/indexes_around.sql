@@ -1,6 +1,6 @@
 -- purpose: lists the indexes of the table that a relation is or belongs to, before and after index work
 -- needs: PostgreSQL 14
--- params: $1 relation text (as written in SQL; a table or an index), $2 table_oid bigint (null: by $1)
+-- params: $1 relation text (as written in SQL; a table or an index), $2 table_oid bigint (or null)
 -- columns: table_oid bigint, oid bigint, schema text, name text, relfilenode bigint, valid boolean,
 --   building boolean, named boolean, definition text
 with named as (

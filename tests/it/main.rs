@@ -1,6 +1,8 @@
 //! The one integration binary: one module per area.
 
 #[cfg(test)]
+mod apply;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod config;
@@ -10,6 +12,8 @@ mod harness;
 mod journal;
 #[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod reader;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
