@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
+use serde::Serialize;
 
 /// A mistake in an expression or a script, or a failure of its evaluation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ScriptError {
     /// What is wrong.

@@ -19,9 +19,9 @@ const BUDGET: u64 = 50_000;
 const BUDGET_PER_VALUE: u64 = 100;
 
 /// How deep a syntax tree may be.
-const MAX_TREE: usize = 400;
+const MAX_TREE: usize = 200;
 
-/// Texts above this size, and all with loops or functions, run on a stack of their own.
+/// Long texts are parsed, and texts with loops or functions evaluated, on a stack of their own.
 const SMALL: usize = 1_000;
 const STACK: usize = 128 << 20;
 
@@ -117,7 +117,7 @@ impl Program {
             kind,
             text: text.to_owned(),
             known: known.iter().map(|name| (*name).to_owned()).collect(),
-            own_stack: own_stack || reference::is_heavy(&ast),
+            own_stack: reference::is_heavy(&ast),
             ast,
             found,
             references,

@@ -20,3 +20,5 @@ mod reader;
 mod registry;
 #[cfg(test)]
 mod report;
+#[cfg(test)]
+mod sop;
