@@ -93,6 +93,43 @@ async fn a_lost_reply_to_commit_is_in_doubt_and_found() {
 }
 
 #[tokio::test]
+async fn a_commit_that_the_server_refuses_is_no_doubt() {
+    let world = World::transactional("deferred", INSERT).await;
+    execute(
+        world.endpoint(),
+        &["alter table t add foreign key (b) references t (a) deferrable initially deferred"],
+    )
+    .await;
+    let failure = world.refused().await;
+    assert_eq!((failure.class, failure.code.as_str()), {
+        (RetryClass::Permanent, "postgres::constraint_violated")
+    });
+    assert_eq!(world.recover(&Value::Null).await.unwrap(), Recovered::NotApplied);
+}
+
+#[tokio::test]
+async fn a_key_stays_the_same_when_privileges_change() {
+    let mut world = World::transactional("privileges", INSERT).await;
+    execute(
+        world.endpoint(),
+        &[
+            "create role worker login",
+            "grant usage on schema lakeops to worker",
+            "grant select, insert on lakeops.applied_change, t to worker",
+        ],
+    )
+    .await;
+    let worker = world.endpoint().with_user("worker", None);
+    let limits = lakeops::config::settings::Limits::default();
+    world.expected = Some(PgReader::new(worker.clone(), &limits, "x").server().await.unwrap());
+    let owner = world.endpoint.replace(worker).unwrap();
+    world.done().await;
+    execute(&owner, &["revoke execute on function pg_control_system() from public"]).await;
+    assert!(world.done().await.recovered);
+    assert!(matches!(world.recover(&Value::Null).await, Ok(Recovered::Applied(_))));
+}
+
+#[tokio::test]
 async fn guard_and_measure_share_the_transaction() {
     let mut world = World::transactional("guard", "update t set b = b + $1 where a = 7").await;
     world.change.operation =
