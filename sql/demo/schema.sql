@@ -6,6 +6,10 @@ create schema shop
     create table branches (
         id int4 primary key,
         balance int8 not null
+    ) with (
+        -- Four hot rows on one page: they are pruned in passing.
+        autovacuum_vacuum_threshold = 1000000,
+        autovacuum_analyze_threshold = 1000000
     )
     create table accounts (
         id int8 primary key,

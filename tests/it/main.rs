@@ -22,3 +22,5 @@ mod registry;
 mod report;
 #[cfg(test)]
 mod sop;
+#[cfg(test)]
+mod workflows;
