@@ -293,7 +293,7 @@ fn an_approval_shows_every_statement_that_it_covers() {
     insta::assert_snapshot!(approvals::one(Style::PLAIN, &view, approval));
     let json = approvals::to_json(&view, approval);
     assert_eq!(json["changes"]["heal[items]"]["changes"][0]["object"], "public.items");
-    assert!(approvals::list(Style::PLAIN, &[(&view, approval)]).contains("Rewrite 2 tables?"));
+    assert!(approvals::list(Style::PLAIN, &[(&view, approval)]).contains("demo/production"));
 }
 
 #[test]
