@@ -64,10 +64,10 @@ fn condition(text: &mut String, style: Style, step: &StepView, planned: Option<&
             let _ = writeln!(text, "\nwhen {written}  =>  {result}");
             values(text, saw);
         }
-        (None, Some(written)) if !step.key.ends_with(']') => {
+        (None, Some(written)) => {
             let _ = writeln!(text, "\nwhen {written}  =>  not evaluated yet");
         }
-        (None, _) => {}
+        (None, None) => {}
     }
 }
 

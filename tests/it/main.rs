@@ -9,6 +9,8 @@ mod config;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod journal;
