@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rhai::{AST, Dynamic, EvalAltResult, Scope as Variables};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Scope;
@@ -26,7 +27,7 @@ const SMALL: usize = 1_000;
 const STACK: usize = 128 << 20;
 
 /// What came out of an evaluation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluated {
     /// The result.
     pub value: Value,
