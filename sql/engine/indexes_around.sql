@@ -9,7 +9,7 @@ with named as (
     select t.oid, t.reltoastrelid
       from pg_catalog.pg_class as t
      where t.oid = coalesce(
-               $2::oid,
+               $2::bigint::oid,
                (select i.indrelid from pg_catalog.pg_index as i join named as n on n.oid = i.indexrelid),
                (select n.oid from named as n))
 )

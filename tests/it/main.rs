@@ -25,4 +25,8 @@ mod report;
 #[cfg(test)]
 mod sop;
 #[cfg(test)]
+mod sql;
+#[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod workflows;
