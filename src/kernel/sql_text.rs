@@ -36,13 +36,18 @@ impl SqlFile {
 
     /// The value of a key of the comment header (`-- purpose: …`), its continuation lines joined.
     pub fn header(&self, key: &str) -> Option<String> {
+        Self::header_of(self.text, key)
+    }
+
+    /// The same for a text that is no embedded file.
+    pub fn header_of(text: &str, key: &str) -> Option<String> {
         let mut found: Option<String> = None;
-        for line in self.text.lines() {
+        for line in text.lines() {
             let Some(comment) = line.strip_prefix("--") else { break };
-            if let Some(text) = found.as_mut() {
+            if let Some(value) = found.as_mut() {
                 let Some(more) = comment.strip_prefix("   ") else { break };
-                text.push(' ');
-                text.push_str(more.trim());
+                value.push(' ');
+                value.push_str(more.trim());
             } else if let Some(value) =
                 comment.trim_start().strip_prefix(key).and_then(|rest| rest.strip_prefix(':'))
             {

@@ -205,10 +205,10 @@ impl Reporter {
         &mut self,
         code: &'static str,
         place: Place,
-        (what, name): (&str, &str),
+        (message, name): (&str, &str),
         known: impl IntoIterator<Item = &'n str>,
     ) {
-        self.error(code, place, format!("unknown {what} `{}`", shorten(name)));
+        self.error(code, place, message);
         if let Some(help) = suggest::help(name, known) {
             self.advise(help);
         }
@@ -244,6 +244,11 @@ impl Reporter {
         if !secret.trim().is_empty() {
             self.secrets.push(secret.to_owned());
         }
+    }
+
+    /// How many mistakes there are so far.
+    pub const fn count(&self) -> usize {
+        self.found.len()
     }
 
     /// Whether there is an error.
@@ -295,7 +300,12 @@ mod tests {
     fn a_mistake_is_drawn_with_its_line_and_a_caret() {
         let mut reporter = reporter("version: 1\nstep: []\n");
         let place = reporter.source().place(11, 15);
-        reporter.unknown("workflow::unknown_key", place, ("key", "step"), ["steps", "name"]);
+        reporter.unknown(
+            "workflow::unknown_key",
+            place,
+            ("unknown key `step`", "step"),
+            ["steps", "name"],
+        );
         let text = reporter.finish()[0].to_string();
         let expected = "error[workflow::unknown_key]: unknown key `step`\n --> w.yaml:2:1\n  |\n\
                         2 | step: []\n  | ^^^^\n  = help: did you mean `steps`?\n";

@@ -81,20 +81,20 @@ fn unknown_key(entry: &Entry, what: &str, known: &[&str], reporter: &mut Reporte
         "<<" => "merge keys are not supported: write the keys out",
         _ => {
             let known = known.iter().copied();
-            return reporter.unknown(
-                code,
-                entry.place,
-                (&format!("key of {what}"), &entry.key),
-                known,
-            );
+            let message = format!("unknown key `{}` of {what}", shorten(&entry.key));
+            return reporter.unknown(code, entry.place, (&message, &entry.key), known);
         }
     };
-    let message = format!("unknown key of {what} `{}`", entry.key);
+    let message = format!("unknown key `{}` of {what}", entry.key);
     reporter.hinted(code, entry.place, message, help);
 }
 
 fn wrong(node: &Node, what: &str, help: &str, reporter: &mut Reporter) {
-    let message = format!("{what} is expected here, not {}", node.kind());
+    let number = node.scalar().filter(|scalar| scalar.to_json().is_number());
+    let message = match number.filter(|_| what.contains("number")) {
+        Some(scalar) => format!("`{}` is not allowed here", shorten(&scalar.text)),
+        None => format!("{what} is expected here, not {}", node.kind()),
+    };
     reporter.hinted("workflow::type", node.place, message, help);
 }
 
@@ -197,7 +197,7 @@ pub(super) fn number(
         return Some(Spanned::new(value, node.place));
     }
     let help = format!("write a number from {least} to {most}");
-    wrong(node, "a number in that range", &help, reporter);
+    wrong(node, "a number", &help, reporter);
     None
 }
 
@@ -222,7 +222,8 @@ pub(super) fn choice<T: Copy>(
         return Some(Spanned::new(*value, node.place));
     }
     let known = choices.iter().map(|(name, _)| *name);
-    reporter.unknown("workflow::value", node.place, (what, &found.value), known);
+    let message = format!("`{}` is no value of `{what}`", shorten(&found.value));
+    reporter.unknown("workflow::value", node.place, (&message, &found.value), known);
     None
 }
 

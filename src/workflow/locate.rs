@@ -15,6 +15,7 @@ pub(super) fn within(source: &SourceText, node: &Node, nth: usize) -> Place {
 /// side by side, the written one ahead to the next character that fits.
 pub(super) fn in_value(source: &SourceText, place: Place, value: &str, nth: usize) -> Place {
     let written = source.slice(place);
+    let nth = nth.min(value.trim_end().chars().count().saturating_sub(1));
     let mut raw = written.char_indices().skip(opening(written)).peekable();
     let mut at = 0;
     for c in value.chars().take(nth + 1) {

@@ -3,19 +3,35 @@
 //! Nothing here does I/O except `load`. Every mistake becomes a [`Diagnostic`]; parsing and resolving
 //! return what they understood together with all mistakes, never just the first one.
 
+mod actions;
+mod arguments;
+mod assemble;
+mod checker;
 pub mod cron;
 pub mod diagnostic;
 pub mod elements;
 mod fields;
+mod gates;
+mod graph;
 mod locate;
+mod names;
 pub mod parse;
 mod recovery;
+pub mod resolve;
+pub mod resolved;
+mod secrets;
 pub mod source;
+pub mod sources;
 pub mod spec;
-mod suggest;
+mod step_rules;
+pub(crate) mod suggest;
 pub mod tree;
+mod types;
 
 pub use diagnostic::{Diagnostic, Reporter, Severity};
 pub use parse::parse;
+pub use resolve::{Resolution, Resolver};
+pub use resolved::{Step, Workflow};
 pub use source::{Place, Position, SourceText, Spanned};
+pub use sources::{Library, Sources};
 pub use spec::WorkflowSpec;

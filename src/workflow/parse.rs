@@ -1,5 +1,7 @@
 //! From text to [`WorkflowSpec`].
 
+use std::collections::BTreeSet;
+
 use super::diagnostic::{Diagnostic, Reporter};
 use super::elements::step::Section;
 use super::elements::{
@@ -13,6 +15,9 @@ use crate::kernel::Digest;
 
 /// The version of the language.
 pub const VERSION: u64 = 1;
+
+/// How many steps a section may have.
+const MOST_STEPS: usize = 500;
 
 const KEYS: &[&str] = &[
     "version",
@@ -56,11 +61,11 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
     check_version(&map, reporter);
     let name = map.require("name", "name the workflow: `name: check_indexes`", reporter);
     let name = name.and_then(|node| fields::identifier(node, reporter));
-    let name = name.unwrap_or_else(|| Spanned::new(stem(reporter.source()), root.place));
+    let name =
+        name.unwrap_or_else(|| Spanned::new(reporter.source().stem().to_owned(), root.place));
     let description = map.get("description").and_then(|node| fields::text(node, reporter));
-    let params = map.get("params").map(|node| fields::map(node, "parameters", reporter));
-    let params = params.unwrap_or_default().iter();
-    let params = params.filter_map(|entry| ParamSpec::parse(entry, reporter)).collect();
+    let mut lost = BTreeSet::new();
+    let params = params(&map, &mut lost, reporter);
     let schedule = items(&map, "schedule", reporter);
     let schedule =
         schedule.iter().filter_map(|node| ScheduleSpec::parse(node, &name.value, reporter));
@@ -73,6 +78,10 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
         source: reporter.source().clone(),
         digest: Digest::of_value(&root.to_json()),
         damaged,
+        steps: steps(&map, "steps", Section::Main, &mut lost, reporter),
+        on_failure: steps(&map, "on_failure", Section::Handlers("on_failure"), &mut lost, reporter),
+        always: steps(&map, "always", Section::Handlers("always"), &mut lost, reporter),
+        lost,
         description: description.map(|found| found.value).unwrap_or_default(),
         params,
         target: map.get("target").cloned(),
@@ -81,9 +90,6 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
         lock: map.get("lock").and_then(|node| fields::template_text(node, reporter)),
         limits: read_or_default(&map, "limits", LimitsSpec::parse, reporter),
         defaults: read_or_default(&map, "defaults", DefaultsSpec::parse, reporter),
-        steps: steps(&map, "steps", Section::Main, reporter),
-        on_failure: steps(&map, "on_failure", Section::Handlers("on_failure"), reporter),
-        always: steps(&map, "always", Section::Handlers("always"), reporter),
         outputs: outputs(&map, reporter),
         registration: map.get("tool").and_then(|node| RegistrationSpec::parse(node, reporter)),
         name,
@@ -113,16 +119,53 @@ fn items<'n>(map: &Fields<'n>, key: &str, reporter: &mut Reporter) -> &'n [Node]
     map.get(key).map(|node| fields::list(node, "the entries", reporter)).unwrap_or_default()
 }
 
-fn steps(map: &Fields<'_>, key: &str, section: Section, reporter: &mut Reporter) -> Vec<StepSpec> {
+fn params(
+    map: &Fields<'_>,
+    lost: &mut BTreeSet<String>,
+    reporter: &mut Reporter,
+) -> Vec<ParamSpec> {
+    let entries = map.get("params").map(|node| fields::map(node, "parameters", reporter));
+    let mut params = Vec::new();
+    for entry in entries.unwrap_or_default() {
+        match ParamSpec::parse(entry, reporter) {
+            Some(param) => params.push(param),
+            None => {
+                lost.insert(entry.key.clone());
+            }
+        }
+    }
+    params
+}
+
+fn steps(
+    map: &Fields<'_>,
+    key: &str,
+    section: Section,
+    lost: &mut BTreeSet<String>,
+    reporter: &mut Reporter,
+) -> Vec<StepSpec> {
     let nodes = items(map, key, reporter);
-    let is_main = section == Section::Main;
-    if let Some(node) =
-        map.get(key).filter(|node| is_main && node.to_json() == serde_json::json!([]))
+    if let Some(node) = map.get(key)
+        && section == Section::Main
+        && node.to_json() == serde_json::json!([])
     {
         reporter.error("workflow::missing_key", node.place, "there is no step");
     }
-    let numbered = nodes.iter().zip(1..);
-    numbered.filter_map(|(node, number)| StepSpec::parse(node, section, number, reporter)).collect()
+    if let Some(node) = nodes.get(MOST_STEPS) {
+        let message = format!("a workflow has at most {MOST_STEPS} steps");
+        let help = "move some of them into a workflow of their own, and embed it";
+        reporter.hinted("workflow::too_large", node.place, message, help);
+    }
+    let mut steps = Vec::new();
+    for (node, number) in nodes.iter().take(MOST_STEPS).zip(1..) {
+        if let Some(step) = StepSpec::parse(node, section, number, reporter) {
+            steps.push(step);
+        } else {
+            let id = node.get("id").and_then(Node::scalar);
+            lost.insert(id.map(|scalar| scalar.text.clone()).unwrap_or_default());
+        }
+    }
+    steps
 }
 
 fn outputs(map: &Fields<'_>, reporter: &mut Reporter) -> Vec<(Spanned<String>, Spanned<String>)> {
@@ -133,12 +176,6 @@ fn outputs(map: &Fields<'_>, reporter: &mut Reporter) -> Vec<(Spanned<String>, S
         is_name.then(|| (Spanned::new(entry.key.clone(), entry.place), expression))
     };
     entries.unwrap_or_default().iter().filter_map(read).collect()
-}
-
-/// The file's name without folder and ending.
-fn stem(source: &SourceText) -> String {
-    let name = source.path().rsplit('/').next().unwrap_or_default();
-    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -176,7 +213,7 @@ steps:
             "8:14 workflow::value `90` is not a duration",
             "9:11 workflow::expression the expression stands here without `${{ }}`",
             "11:11 workflow::missing_key this `wait` lacks `within`",
-            "12:5 workflow::unknown_key unknown key of a step `nedds`",
+            "12:5 workflow::unknown_key unknown key `nedds` of a step",
         ];
         assert_eq!(found(text), expected);
     }

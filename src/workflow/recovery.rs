@@ -33,7 +33,7 @@ pub(super) fn report(broken: &Broken, text: &str, reporter: &mut Reporter) {
     let source = reporter.source().clone();
     let opened_before = broken.opened.line < broken.at.line;
     let at = if opened_before { broken.opened } else { broken.at };
-    let at = last_written(&source, at);
+    let at = tab(broken, &source).unwrap_or_else(|| last_written(&source, at));
     let place = source.place(at.offset, at.offset + 1);
     let message = if broken.is_final {
         broken.message.clone()
@@ -59,6 +59,19 @@ fn remedy(source: &SourceText, line: usize, opened_before: bool, text: &str) -> 
         "check the indentation, and quote texts that contain `: `"
     };
     help.to_owned()
+}
+
+/// The tab that a line is indented with, when that is the mistake.
+fn tab(broken: &Broken, source: &SourceText) -> Option<Position> {
+    const NEARBY: usize = 3;
+    let first = broken.at.line;
+    let mut lines = (first..first + NEARBY).filter(|_| broken.message.contains("tab"));
+    lines.find_map(|line| {
+        let text = source.line(line);
+        let indent = text.len() - text.trim_start().len();
+        let at = text.get(..indent)?.find('\t')?;
+        Some(source.at(line, at + 1))
+    })
 }
 
 /// The place itself, or the last one before it where something is written.

@@ -76,6 +76,12 @@ impl SourceText {
         &self.inner.path
     }
 
+    /// The file's name without folder and ending.
+    pub fn stem(&self) -> &str {
+        let name = self.path().rsplit('/').next().unwrap_or_default();
+        name.split('.').next().unwrap_or_default()
+    }
+
     /// The whole text.
     pub fn text(&self) -> &str {
         &self.inner.text

@@ -1,5 +1,7 @@
 //! What is written in a workflow file, with its places: the first stage of reading it.
 
+use std::collections::BTreeSet;
+
 use super::elements::{
     DefaultsSpec, LimitsSpec, ParamSpec, RegistrationSpec, ScheduleSpec, StepSpec, TriggerSpec,
 };
@@ -17,6 +19,8 @@ pub struct WorkflowSpec {
     pub digest: Digest,
     /// Whether parts of the file could not be read, so that something may only seem to be missing.
     pub damaged: bool,
+    /// Steps and parameters that could not be read: they are there, but nothing is known of them.
+    pub lost: BTreeSet<String>,
     /// Its name.
     pub name: Spanned<String>,
     /// What it is for.

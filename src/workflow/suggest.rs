@@ -7,7 +7,7 @@ const LONGEST: usize = 64;
 const MOST: usize = 12;
 
 /// Advice for an unknown name: the one that was perhaps meant, or else all there are.
-pub(super) fn help<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+pub(crate) fn help<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
     if let Some(found) = closest(name, &known) {
         return Some(format!("did you mean `{found}`?"));
@@ -22,7 +22,9 @@ pub(super) fn help<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> 
 
 /// Names between backticks, with commas.
 pub(super) fn join(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    let shown = names.iter().take(MOST).map(|name| format!("`{name}`"));
+    let more = (names.len() > MOST).then(|| "…".to_owned());
+    shown.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 fn closest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {

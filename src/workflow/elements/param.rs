@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn bad_declarations_are_reported() {
         for (text, expected) in [
-            ("{ type: strin }", "unknown type `strin`"),
+            ("{ type: strin }", "`strin` is no value of `type`"),
             ("{ type: string, min: 3 }", "`min` means nothing for type `string`"),
             ("{ type: integer, default: x }", "`x` is no integer for parameter `p`"),
             ("{ type: integer, min: 3, max: 2 }", "no value is allowed"),
