@@ -1,3 +1,1 @@
 //! To come.
-
-pub mod demo;

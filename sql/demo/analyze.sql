@@ -1,5 +1,0 @@
--- purpose: fresh statistics, so that sizes can be estimated
--- needs: PostgreSQL 14
--- params: none
--- columns: none
-analyze

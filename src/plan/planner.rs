@@ -1,0 +1,321 @@
+//! From a resolved workflow and its inputs to a plan. Pure: the same inputs give the same plan.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::document::{
+    self, ApprovalGate, Embedded, ForEach, Limits, PinnedText, Plan, PlanBody, PlannedStep, Retry,
+    ToolCall, Verify, Wait,
+};
+use super::literal::{Literals, is_settled};
+use crate::config::Settings;
+use crate::kernel::{Digest, Span, Target, Timestamp};
+use crate::sop::Sandbox;
+use crate::workflow::elements::{CallSpec, TriggerSpec, WaitSpec};
+use crate::workflow::resolved::{Action, Step};
+use crate::workflow::tree::Node;
+use crate::workflow::{Diagnostic, Place, SourceText, Workflow};
+
+/// How long an attempt may take when neither the step nor the workflow says so.
+const TIMEOUT: Span = Span::from_secs(300);
+
+/// A value that a parameter is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// As it was typed: read by the parameter's type.
+    Text(String),
+    /// As JSON.
+    Json(Value),
+}
+
+/// What a plan is made for.
+#[derive(Clone, Debug)]
+pub struct PlanInputs<'a> {
+    /// The parameters that are given.
+    pub params: BTreeMap<String, Given>,
+    /// The connection that the target is reached by.
+    pub connection: String,
+    /// The target, as far as the caller says more than the workflow does.
+    pub target: Target,
+    /// The settings that hold.
+    pub settings: &'a Settings,
+    /// The script that decides before each write: its path and text.
+    pub policy: Option<(String, String)>,
+    /// The plan that this one replaces.
+    pub replaces: Option<Digest>,
+    /// The present instant.
+    pub now: Timestamp,
+}
+
+/// Makes the plan of a workflow for one set of parameters and one target.
+pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Diagnostic>> {
+    let params = super::params::resolve(&workflow.spec, &inputs.params)?;
+    let mut planner = Planner::new(workflow, inputs);
+    let literals = Literals::new(&planner.sandbox).with("params", Value::Object(params.clone()));
+    let target = planner.target(workflow, &literals, &inputs.target);
+    let literals = literals.with("target", target_value(&target));
+    let lock = workflow.spec.lock.as_ref().and_then(|lock| {
+        let text = Value::String(lock.value.clone());
+        let lock = planner.settled(&literals, &text, ("lock", lock.place));
+        lock.map(|value| lock_text(&value))
+    });
+    let steps = planner.steps(&workflow.steps, workflow, &literals);
+    let on_failure = planner.steps(&workflow.on_failure, workflow, &literals);
+    let always = planner.steps(&workflow.always, workflow, &literals);
+    if let Some((path, text)) = &inputs.policy {
+        planner.scripts.insert(path.clone(), PinnedText::new(text.clone()));
+    }
+    if !planner.mistakes.is_empty() {
+        return Err(planner.mistakes);
+    }
+    let limits = &workflow.spec.limits;
+    let body = PlanBody {
+        workflow: workflow.spec.name.value.clone(),
+        description: workflow.spec.description.clone(),
+        workflow_digest: workflow.spec.digest.clone(),
+        params,
+        target,
+        connection: inputs.connection.clone(),
+        lock,
+        limits: Limits { timeout: limits.timeout, max_changes: limits.max_changes },
+        steps,
+        on_failure,
+        always,
+        outputs: outputs(workflow),
+        scripts: planner.scripts,
+        sql: planner.sql,
+        tools: workflow.tools.clone(),
+        policy: inputs.policy.as_ref().map(|(path, _)| path.clone()),
+        secrets: workflow.secrets.iter().cloned().collect(),
+        preconditions: Vec::new(),
+        replaces: inputs.replaces.clone(),
+        schedule: list(workflow.spec.schedule.iter()),
+        triggers: list(workflow.spec.triggers.iter().map(TriggerSpec::to_trigger)),
+    };
+    Plan::seal(body, inputs.now).map_err(|error| {
+        let message = format!("the plan cannot be written: {error}");
+        vec![Diagnostic::error("plan::unwritable", workflow.spec.source.path(), message)]
+    })
+}
+
+/// The text of a lock: a text as it is, a target as `project/branch/database`.
+pub fn lock_text(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
+    }
+    match serde_json::from_value::<Target>(value.clone()) {
+        Ok(target) if value.is_object() => target.to_string(),
+        _ => value.to_string(),
+    }
+}
+
+/// A target with all three keys, so that expressions can name each.
+pub fn target_value(target: &Target) -> Value {
+    serde_json::json!({
+        "project": target.project,
+        "branch": target.branch,
+        "database": target.database,
+    })
+}
+
+struct Planner<'a> {
+    inputs: &'a PlanInputs<'a>,
+    source: &'a SourceText,
+    sandbox: Sandbox,
+    scripts: BTreeMap<String, PinnedText>,
+    sql: BTreeMap<String, PinnedText>,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(workflow: &'a Workflow, inputs: &'a PlanInputs<'a>) -> Self {
+        Self {
+            inputs,
+            source: &workflow.spec.source,
+            sandbox: Sandbox::new(),
+            scripts: BTreeMap::new(),
+            sql: BTreeMap::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// The workflow's target; what the caller says comes first.
+    fn target(&mut self, workflow: &Workflow, literals: &Literals, given: &Target) -> Target {
+        let written = workflow.spec.target.as_ref().and_then(|node| {
+            let place = ("target", node.place);
+            let value = self.settled(literals, &node.to_json(), place)?;
+            serde_json::from_value(value)
+                .map_err(|error| self.refuse(place, &error.to_string()))
+                .ok()
+        });
+        let written: Target = written.unwrap_or_default();
+        Target {
+            project: given.project.clone().or(written.project),
+            branch: given.branch.clone().or(written.branch),
+            database: given.database.clone().or(written.database),
+        }
+    }
+
+    /// A value with every expression evaluated; one that cannot be is a mistake.
+    fn settled(
+        &mut self,
+        literals: &Literals,
+        value: &Value,
+        place: (&str, Place),
+    ) -> Option<Value> {
+        literals.settle(value).map_err(|text| self.refuse(place, &text)).ok()
+    }
+
+    fn refuse(&mut self, (what, place): (&str, Place), why: &str) {
+        let message = format!("`{what}` cannot be resolved: {why}");
+        let mistake = Diagnostic::error("plan::unresolved", self.source.path(), message);
+        self.mistakes.push(mistake.at(self.source, place));
+    }
+
+    fn steps(
+        &mut self,
+        steps: &[Step],
+        workflow: &Workflow,
+        literals: &Literals,
+    ) -> Vec<PlannedStep> {
+        steps.iter().map(|step| self.step(step, workflow, literals)).collect()
+    }
+
+    fn step(&mut self, step: &Step, workflow: &Workflow, literals: &Literals) -> PlannedStep {
+        let spec = &step.spec;
+        let defaults = &workflow.spec.defaults;
+        let inherited = defaults.retry.as_ref().map(|retry| retry.over(&Retry::default()));
+        let inherited = inherited.unwrap_or_default();
+        PlannedStep {
+            id: spec.id.value.clone(),
+            needs: step.needs.clone(),
+            when: spec.when.as_ref().map(|when| when.value.clone()),
+            run_if: spec.run_if,
+            for_each: spec.for_each.as_ref().map(|for_each| ForEach {
+                items: literals.reduce(for_each.items.to_json()),
+                key: for_each.key.value.clone(),
+                max_parallel: for_each.max_parallel,
+                fail_fast: for_each.fail_fast,
+            }),
+            target: spec.target.as_ref().map(|target| literals.reduce(target.to_json())),
+            action: self.action(step, literals),
+            approval: spec.approval.as_ref().map(|policy| policy.value).unwrap_or_default(),
+            risk: step.risk,
+            timeout: spec.timeout.or(defaults.timeout).unwrap_or(TIMEOUT),
+            retry: spec.retry.as_ref().map_or(inherited.clone(), |retry| retry.over(&inherited)),
+            allow_failure: spec.allow_failure,
+            lock: spec.lock.as_ref().map(|lock| text(literals, &lock.value)),
+            wake: spec.wake,
+            compensate: spec.compensate.as_ref().map(|call| call_of(call, literals)),
+        }
+    }
+
+    fn action(&mut self, step: &Step, literals: &Literals) -> document::Action {
+        let with = step.spec.with.as_ref();
+        match &step.action {
+            Action::Tool(tool) => {
+                let tool = tool.meta().name.to_owned();
+                document::Action::Tool(ToolCall { tool, with: arguments(literals, with) })
+            }
+            Action::Script { path, text } => {
+                self.scripts.insert(path.clone(), PinnedText::new(text.clone()));
+                let with = arguments(literals, with);
+                document::Action::Script { script: path.clone(), with }
+            }
+            Action::Sql { name, text, binds } => {
+                self.sql.insert(name.clone(), PinnedText::new(text.clone()));
+                let with = binds.iter().map(|bind| literals.reduce(bind.to_json())).collect();
+                document::Action::Sql { sql: name.clone(), with }
+            }
+            Action::Workflow(child) => {
+                document::Action::Workflow(Box::new(self.embedded(child, with, literals)))
+            }
+            Action::Approval(gate) => document::Action::Approval(ApprovalGate {
+                prompt: text(literals, &gate.prompt.value),
+                show: gate.show.iter().map(|shown| shown.value.clone()).collect(),
+                covers: gate.covers.iter().map(|step| step.value.clone()).collect(),
+                expires: gate.expires.unwrap_or(self.inputs.settings.approvals.expires),
+                on_reject: gate.on_reject,
+                rehearsed_within: gate.rehearsed_within,
+            }),
+            Action::Wait(wait) => document::Action::Wait(wait_of(wait, literals)),
+            Action::Verify(verify) => document::Action::Verify(Verify {
+                call: call_of(&verify.call, literals),
+                assert: verify.assert.iter().map(|text| text.value.clone()).collect(),
+                every: verify.every,
+                within: verify.within,
+                on_fail: verify.on_fail,
+            }),
+        }
+    }
+
+    fn embedded(&mut self, child: &Workflow, with: Option<&Node>, literals: &Literals) -> Embedded {
+        let given = arguments(literals, with);
+        let mut params = Map::new();
+        for param in &child.spec.params {
+            let name = &param.name.value;
+            let value = given.get(name).or(param.default.as_ref()).cloned();
+            params.insert(name.clone(), value.unwrap_or_default());
+        }
+        let params = Value::Object(params);
+        let mut inner = Literals::new(&self.sandbox);
+        // Expressions of the child can only be evaluated now when all of its parameters are known.
+        if is_settled(&params) {
+            inner = inner.with("params", params.clone());
+        }
+        let target = child.spec.target.as_ref();
+        Embedded {
+            workflow: child.spec.name.value.clone(),
+            digest: child.spec.digest.clone(),
+            params,
+            target: target.map(|target| inner.reduce(target.to_json())),
+            lock: child.spec.lock.as_ref().map(|lock| text(&inner, &lock.value)),
+            steps: self.steps(&child.steps, child, &inner),
+            outputs: outputs(child),
+        }
+    }
+}
+
+/// A template of arguments; none are an empty map.
+fn arguments(literals: &Literals, with: Option<&Node>) -> Value {
+    literals.reduce(with.map_or_else(|| Value::Object(Map::new()), Node::to_json))
+}
+
+fn wait_of(wait: &WaitSpec, literals: &Literals) -> Wait {
+    match wait {
+        WaitSpec::Timer { duration } => {
+            Wait::Timer { duration: literals.reduce(duration.to_json()) }
+        }
+        WaitSpec::Condition { call, until, every, within } => Wait::Condition {
+            call: call_of(call, literals),
+            holds: until.value.clone(),
+            every: *every,
+            within: *within,
+        },
+        WaitSpec::Event { event, when, within } => Wait::Event {
+            event: event.value.clone(),
+            when: when.as_ref().map(|when| when.value.clone()),
+            within: *within,
+        },
+    }
+}
+
+fn call_of(call: &CallSpec, literals: &Literals) -> ToolCall {
+    ToolCall { tool: call.tool.value.clone(), with: arguments(literals, call.with.as_ref()) }
+}
+
+/// A template of a text.
+fn text(literals: &Literals, text: &str) -> String {
+    lock_text(&literals.reduce(Value::String(text.to_owned())))
+}
+
+fn outputs(workflow: &Workflow) -> BTreeMap<String, String> {
+    let pairs = workflow.spec.outputs.iter();
+    pairs.map(|(name, expression)| (name.value.clone(), expression.value.clone())).collect()
+}
+
+fn list<T: serde::Serialize>(items: impl Iterator<Item = T>) -> Value {
+    // These types hold nothing that JSON cannot.
+    items.map(|item| serde_json::to_value(item).unwrap_or_default()).collect()
+}

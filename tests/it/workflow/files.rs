@@ -1,0 +1,70 @@
+//! Good files resolve without a word; every mistake of the bad ones is told at once.
+
+use std::fmt::Write as _;
+
+use lakeops::workflow::{Diagnostic, Resolver};
+
+use super::{library, resolve, texts, tools};
+
+#[test]
+fn good_files_resolve() {
+    let library = library(&["good"]);
+    let resolution = Resolver::new(&tools::catalog(), &library).resolve_all();
+    let told: Vec<String> = resolution.diagnostics.iter().map(Diagnostic::to_string).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    assert_eq!(resolution.workflows.len(), texts("good", "yaml").len());
+}
+
+#[test]
+fn every_mistake_of_every_bad_file_is_told() {
+    let library = library(&["good", "bad"]);
+    let catalog = tools::catalog();
+    let resolution = Resolver::new(&catalog, &library).resolve_all();
+    for (file, _) in texts("bad", "yaml") {
+        let stem = file.trim_end_matches(".yaml");
+        assert!(resolution.get(stem).is_none(), "{file} resolves");
+        let mut told = String::new();
+        let path = format!("workflows/{file}");
+        for found in resolution.diagnostics.iter().filter(|found| found.file == path) {
+            assert!(found.span.is_some(), "{found}");
+            writeln!(told, "{found}").unwrap();
+        }
+        insta::with_settings!({
+            snapshot_path => "../../data/workflows/bad",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, { insta::assert_snapshot!(stem, told) });
+    }
+    let others = resolution.diagnostics.iter().filter(|found| found.file.starts_with("sops/"));
+    let others: Vec<String> = others.map(Diagnostic::to_string).collect();
+    assert!(others.iter().any(|text| text.contains("sops/broken.rhai:")), "{others:?}");
+}
+
+#[test]
+fn edges_are_declared_or_inferred_and_the_order_is_that_of_the_file() {
+    let text = "version: 1\nname: w\nsteps:
+  - { id: last, needs: [first], tool: send_alert, with: { severity: info, title: \"${{ steps.middle.total.to_string() }}\" } }
+  - { id: first, tool: monitor_connections }
+  - { id: middle, tool: monitor_connections, when: steps.first.total > 0 }
+  - { id: alone, tool: monitor_connections }
+";
+    let resolution = resolve("w", text);
+    let Some(workflow) = resolution.get("w") else { panic!("{:#?}", resolution.diagnostics) };
+    let order: Vec<&str> = workflow.steps.iter().map(|step| step.spec.id.value.as_str()).collect();
+    assert_eq!(order, ["first", "middle", "last", "alone"]);
+    let last = &workflow.steps[2];
+    let needs: Vec<(&str, bool)> =
+        last.needs.iter().map(|need| (need.step.as_str(), need.inferred)).collect();
+    assert_eq!(needs, [("first", false), ("middle", true)]);
+}
+
+#[test]
+fn secrets_in_clear_are_not_repeated() {
+    let library = library(&["bad"]);
+    let resolution = Resolver::new(&tools::catalog(), &library).resolve("secrets");
+    for found in &resolution.diagnostics {
+        for text in [found.to_string(), found.to_json().to_string(), format!("{found:?}")] {
+            assert!(!text.contains("hunter2222") && !text.contains("abcdef0123"), "{text}");
+        }
+    }
+}

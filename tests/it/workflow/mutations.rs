@@ -1,0 +1,1 @@
+//! Damaged files are refused with file, line and column, or still mean something; nothing panics.
