@@ -2,9 +2,13 @@
 -- needs: PostgreSQL 14
 -- params: none
 -- columns: ready boolean
-select
-    case when t.oid is null then false
-         else pg_catalog.has_table_privilege(t.oid, 'insert')
-          and pg_catalog.has_table_privilege(t.oid, 'select')
-    end as ready
-  from (select pg_catalog.to_regclass('lakeops.applied_change')::oid as oid) as t
+select exists (
+    select
+      from pg_catalog.pg_class as c
+      join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+     where n.nspname = 'lakeops'
+       and c.relname = 'applied_change'
+       and pg_catalog.has_schema_privilege(n.oid, 'usage')
+       and pg_catalog.has_table_privilege(c.oid, 'insert')
+       and pg_catalog.has_table_privilege(c.oid, 'select')
+) as ready

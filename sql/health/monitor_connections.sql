@@ -21,7 +21,11 @@ with waiting as (
 select
     a.pid,
     a.backend_start,
-    a.backend_type,
+    -- Hidden with the rest; who has a user and a database is most likely a client.
+    coalesce(
+        a.backend_type,
+        case when a.usesysid is not null and a.datid is not null then 'client backend' else 'hidden' end
+    ) as backend_type,
     a.pid = pg_catalog.pg_backend_pid() as own,
     a.state,
     a.usename::text as user_name,

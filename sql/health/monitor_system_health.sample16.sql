@@ -1,6 +1,6 @@
 -- purpose: counters whose growth between two samples gives rates; blocks are those of ordinary reads
 --   and writes of all databases
--- needs: PostgreSQL 16
+-- needs: PostgreSQL 16 only
 -- params: none
 -- columns: at timestamptz, epoch text, commits int8, rollbacks int8, block_hits int8,
 --   block_reads int8, deadlocks int8, temp_files int8, temp_bytes int8, wal_bytes int8,

@@ -1,6 +1,6 @@
 -- purpose: the sequences that are nearest their end, which is that of the column they feed
 -- needs: PostgreSQL 14; a sequence that we may not read is left out
--- params: $1 how many int8
+-- params: $1 count int8
 -- columns: sequence text, last_value int8, end_value int8, used float8, column_type text
 with fed as (
     -- The owning column, and every column whose default draws from it.

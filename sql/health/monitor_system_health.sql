@@ -1,9 +1,9 @@
 -- purpose: gauges of this moment in one row: sessions, waits, ages, dead rows, replay
 -- needs: PostgreSQL 14; without pg_read_all_stats the sessions of other users are hidden
--- params: $1 least dead rows int8 of a table that counts
--- columns: sessions int8, usable_connections int8, hidden_sessions int8, active_sessions int8,
---   idle_in_transaction int8, longest_idle_in_transaction float8, longest_transaction float8,
---   longest_query float8, waiting_sessions int8, longest_wait float8, txid_age int8,
+-- params: $1 least_dead_rows int8
+-- columns: sessions int8, hidden_sessions int8, active_sessions int8, idle_in_transaction int8,
+--   longest_idle_in_transaction float8, longest_transaction float8, longest_query float8,
+--   usable_connections int8, waiting_sessions int8, longest_wait float8, txid_age int8,
 --   txid_database text, multixact_age int8, dead_ratio float8, dead_table text, in_recovery bool,
 --   replay_lag float8
 select
@@ -48,7 +48,9 @@ from (
             extract(epoch from pg_catalog.clock_timestamp() - p.xact_start)::float8 as xact_age,
             extract(epoch from pg_catalog.clock_timestamp() - p.query_start)::float8 as query_age
         from pg_catalog.pg_stat_activity as p
-        where p.backend_type = 'client backend'
+        where coalesce(p.backend_type, 'client backend') = 'client backend'
+            and p.usesysid is not null
+            and p.datid is not null
     ) as s
 ) as a
 cross join (

@@ -1,7 +1,7 @@
 -- purpose: end one idle session and wait until it is gone; another that got its pid is left alone, and
 --   so is one that works again
 -- needs: PostgreSQL 14; pg_signal_backend, or a role that is a member of the session's
--- params: $1 pid int8, $2 backend_start timestamptz as text, $3 states text[], $4 seconds float8
+-- params: $1 pid int8, $2 backend_start text, $3 states text[], $4 seconds float8
 -- columns: ended bool
 select pg_catalog.pg_terminate_backend(a.pid, 5000) as ended
 from pg_catalog.pg_stat_activity as a

@@ -1,6 +1,6 @@
 -- purpose: whether a session is still the one that was seen, and still idle for that long
 -- needs: PostgreSQL 14
--- params: $1 pid int8, $2 backend_start timestamptz as text, $3 states text[], $4 seconds float8
+-- params: $1 pid int8, $2 backend_start text, $3 states text[], $4 seconds float8
 -- columns: holds bool
 select exists (
     select

@@ -1,6 +1,6 @@
 -- purpose: whether a table is still there and nobody vacuums it at the moment
 -- needs: PostgreSQL 14
--- params: $1 table text, quoted where it must be
+-- params: $1 name text
 -- columns: holds bool
 select
     pg_catalog.to_regclass($1::text) is not null

@@ -17,7 +17,7 @@ from (
         a.state
     from pg_catalog.pg_stat_activity as a
     where a.datname = pg_catalog.current_database()
-        and a.backend_type <> 'walsender'
+        and a.backend_type is distinct from 'walsender'
         and a.pid <> pg_catalog.pg_backend_pid()
         -- VACUUM itself holds nobody up.
         and not exists (

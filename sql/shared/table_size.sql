@@ -1,6 +1,6 @@
 -- purpose: what maintenance of one table changes, for before and after
 -- needs: PostgreSQL 14
--- params: $1 table text, quoted where it must be
+-- params: $1 name text
 -- columns: live_rows int8, dead_rows int8, heap_bytes int8, total_bytes int8, xid_age int8
 select
     s.n_live_tup as live_rows,

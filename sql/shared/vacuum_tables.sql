@@ -1,13 +1,14 @@
 -- purpose: what VACUUM and autovacuum go by, for each table and materialized view; also what a
 --   statistical estimate of bloat needs
--- needs: PostgreSQL 14; MAINTAIN exists from 17 on; width is null without ANALYZE or SELECT
--- params: $1 tables text[], null for all outside the system schemas
+-- needs: PostgreSQL 14; null names mean all outside the system schemas; MAINTAIN exists from 17 on;
+--   width is null without ANALYZE or SELECT
+-- params: $1 names text[]
 -- columns: oid int8, schema_name text, relation_name text, table_name text, owner text,
---   may_vacuum bool, may_read bool, locked bool, heap_bytes int8, total_bytes int8, block_size int4, relpages int8, reltuples float8,
---   counted bool, live_rows int8, dead_rows int8, changed_rows int8, inserted_rows int8, options text[],
---   xid_age int8, multixact_age int8, vacuumed_seconds float8, analyzed_seconds float8,
---   vacuum_running bool, columns int4, columns_known int4, width float8, has_nulls bool,
---   has_names bool
+--   may_vacuum bool, may_read bool, locked bool, heap_bytes int8, total_bytes int8,
+--   block_size int4, relpages int8, reltuples float8, counted bool, live_rows int8,
+--   dead_rows int8, changed_rows int8, inserted_rows int8, options text[], xid_age int8,
+--   multixact_age int8, vacuumed_seconds float8, analyzed_seconds float8, vacuum_running bool,
+--   columns int4, columns_known int4, width float8, has_nulls bool, has_names bool
 with wanted as (
     select pg_catalog.to_regclass(t.name)::oid as oid
     from pg_catalog.unnest($1::text[]) as t (name)

@@ -8,13 +8,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::graph::{ALWAYS, MAIN, ON_FAILURE};
-use super::state::{Approval, InstanceId, NodeId, Phase, RunState, Undo, Work};
-use crate::journal::event::{Compensation, Decision, Outcome, SkipReason, StepKey};
-use crate::kernel::{Failure, Inverse, Timestamp};
-use crate::plan::document::{Action, OnReject, OnVerifyFail, RunIf, Wait};
-
-/// How often an approval of one step is asked for again because its proposal moved.
-pub const MAX_ASKED: usize = 3;
+use super::state::{InstanceId, NodeId, Phase, RunState, Undo, Work};
+use super::undoing::{collect_failures, compensation, undoable};
+use crate::journal::event::{Compensation, Outcome, SkipReason, StepKey};
+use crate::kernel::{Failure, Timestamp};
+use crate::plan::document::{Action, RunIf, Wait};
 
 /// What the executor must do; performing one yields one or more events.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,10 +129,10 @@ pub fn decide(state: &RunState, situation: &Situation<'_>) -> Next {
     walk.next
 }
 
-struct Walk<'a> {
-    state: &'a RunState,
-    situation: &'a Situation<'a>,
-    next: Next,
+pub(super) struct Walk<'a> {
+    pub(super) state: &'a RunState,
+    pub(super) situation: &'a Situation<'a>,
+    pub(super) next: Next,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,11 +143,11 @@ enum Mood {
 }
 
 impl Walk<'_> {
-    fn push(&mut self, command: Command) {
+    pub(super) fn push(&mut self, command: Command) {
         self.next.commands.push(command);
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.next.wake_at = Some(self.next.wake_at.map_or(at, |known| known.min(at)));
     }
 
@@ -297,6 +295,10 @@ impl Walk<'_> {
             self.push(Command::Condition(id));
             return;
         }
+        if node.condition == Some(false) {
+            self.push(Command::Skip(id, SkipReason::Condition));
+            return;
+        }
         if state.def(id).step.takes_lock() && !self.holds_lock(id) {
             self.push(Command::LockStep(id));
         } else if state.def(id).step.for_each.is_some() && node.fan_out.is_none() {
@@ -412,30 +414,6 @@ impl Walk<'_> {
         }
     }
 
-    /// A fan-out asks once, for all items, as soon as every one of them has proposed.
-    fn request_for_items(&mut self, id: NodeId, items: &[NodeId]) {
-        let state = self.state;
-        let open = || items.iter().copied().filter(|&item| !state.nodes[item].phase.is_terminal());
-        let proposed =
-            |item: NodeId| state.nodes[item].work.as_ref().is_some_and(|work| !work.stale);
-        if !open().all(proposed) {
-            return;
-        }
-        let covers: Vec<_> = open().filter(|&item| self.must_ask(item)).collect();
-        if !covers.is_empty() {
-            self.push(Command::Request { node: id, covers });
-        }
-    }
-
-    fn must_ask(&self, id: NodeId) -> bool {
-        let node = &self.state.nodes[id];
-        let Some(work) = &node.work else { return false };
-        if work.is_frozen() || work.stale {
-            return false;
-        }
-        matches!(self.consent(id, work), Consent::Ask)
-    }
-
     fn act(&mut self, id: NodeId, mood: Mood) {
         let state = self.state;
         let node = &state.nodes[id];
@@ -493,147 +471,6 @@ impl Walk<'_> {
         }
     }
 
-    fn write(&mut self, id: NodeId) {
-        let state = self.state;
-        let node = &state.nodes[id];
-        let Some(work) = &node.work else {
-            self.push(Command::Propose(id));
-            return;
-        };
-        if work.is_frozen() {
-            self.push(Command::Apply(id));
-            return;
-        }
-        // An undecided approval keeps what it shows; everything else is proposed afresh after a pause.
-        let consent = self.consent(id, work);
-        if work.stale && !matches!(consent, Consent::Waits(_)) {
-            self.push(Command::Propose(id));
-            return;
-        }
-        match consent {
-            Consent::Given => self.push(Command::Apply(id)),
-            Consent::Waits(place) => self.waits_for(place),
-            Consent::Refused(failure) => self.push(Command::Fail(id, failure)),
-            Consent::Ask if node.fan_out.is_some() => {}
-            Consent::Ask => self.push(Command::Request { node: id, covers: vec![id] }),
-        }
-    }
-
-    fn waits_for(&mut self, place: usize) {
-        let approval = &self.state.approvals[place];
-        let step = approval.step.clone();
-        if self.next.approvals.contains(&step) {
-            return;
-        }
-        if approval.request.expires_at <= self.situation.now {
-            let expire = Command::Expire { step, approval: place };
-            if !self.next.commands.contains(&expire) {
-                self.push(expire);
-            }
-        } else {
-            self.wake(approval.request.expires_at);
-            self.next.approvals.push(step);
-        }
-    }
-
-    fn consent(&self, id: NodeId, work: &Work) -> Consent {
-        let state = self.state;
-        let key = &state.nodes[id].key;
-        let place = state.approvals.iter().rposition(|known| known.sets.contains_key(key));
-        let Some(place) = place else {
-            return if work.ask.is_empty() || work.set.is_empty() {
-                Consent::Given
-            } else {
-                Consent::Ask
-            };
-        };
-        let approval = &state.approvals[place];
-        let Some(decided) = &approval.decided else { return Consent::Waits(place) };
-        if decided.decision != Decision::Approved {
-            return Consent::Refused(rejected(approval));
-        }
-        let covered = approval.sets.get(key).is_some_and(|shown| work.set.is_covered_by(shown));
-        if covered || work.set.is_empty() {
-            return Consent::Given;
-        }
-        let asked = state.approvals.iter().filter(|known| known.sets.contains_key(key)).count();
-        if asked >= MAX_ASKED {
-            let text = format!("its proposal moved {asked} times while an approval was waited for");
-            return Consent::Refused(
-                Failure::permanent("approval::moving_target", text)
-                    .with_help("start a new run once the target is calm"),
-            );
-        }
-        Consent::Ask
-    }
-
-    fn gate(&mut self, id: NodeId, on_reject: OnReject) {
-        let state = self.state;
-        let key = &state.nodes[id].key;
-        if let Some(place) = state.approvals.iter().rposition(|known| known.step == *key) {
-            let approval = &state.approvals[place];
-            match approval.decided.as_ref().map(|decided| decided.decision) {
-                None => self.waits_for(place),
-                Some(Decision::Approved) => self.push(Command::Pass(id)),
-                Some(Decision::Rejected | Decision::Expired) => self.push(match on_reject {
-                    OnReject::Stop => Command::Fail(id, rejected(approval)),
-                    OnReject::SkipDependents => Command::Skip(id, SkipReason::Rejected),
-                }),
-            }
-            return;
-        }
-        let nodes = &state.instances[state.nodes[id].scope].nodes;
-        let mut covers = Vec::new();
-        let mut ready = true;
-        for &index in &state.def(id).covers {
-            ready &= self.prepare(nodes[index], &mut covers);
-        }
-        if ready {
-            self.push(Command::Request { node: id, covers });
-        }
-    }
-
-    /// Brings a step that an approval covers to the point where its proposal is known.
-    fn prepare(&mut self, id: NodeId, covers: &mut Vec<NodeId>) -> bool {
-        let state = self.state;
-        let node = &state.nodes[id];
-        let def = state.def(id);
-        if node.phase.is_terminal() {
-            return true;
-        }
-        if self.situation.in_flight.contains(&id) {
-            return false;
-        }
-        if def.step.when.is_some() && node.condition.is_none() {
-            self.push(Command::Condition(id));
-            return false;
-        }
-        if def.step.for_each.is_some() && node.fan_out.is_none() {
-            let Some(items) = &node.items else {
-                self.push(Command::Items(id));
-                return false;
-            };
-            // Every item is prepared, also behind one that is not ready.
-            let mut ready = true;
-            for &item in items {
-                ready &= self.prepare(item, covers);
-            }
-            return ready;
-        }
-        if let Phase::Backoff { until } = node.phase
-            && until > self.situation.now
-        {
-            self.wake(until);
-            return false;
-        }
-        if node.work.as_ref().is_some_and(|work| !work.stale) {
-            covers.push(id);
-            return true;
-        }
-        self.push(Command::Propose(id));
-        false
-    }
-
     fn undo(&mut self, id: NodeId) {
         if self.situation.in_flight.contains(&id) {
             return;
@@ -650,114 +487,5 @@ impl Walk<'_> {
         } else {
             self.push(Command::Undo(id));
         }
-    }
-}
-
-enum Consent {
-    Given,
-    Ask,
-    Waits(usize),
-    Refused(Failure),
-}
-
-fn rejected(approval: &Approval) -> Failure {
-    let decided = approval.decided.as_ref();
-    let expired = decided.is_some_and(|decided| decided.decision == Decision::Expired);
-    if expired {
-        let text = "nobody approved the changes before the request expired";
-        return Failure::permanent("approval::expired", text).with_help(
-            "start the workflow again; `approvals.expires` sets how long a request is kept",
-        );
-    }
-    let by = decided.map(|decided| decided.by.name.clone()).unwrap_or_default();
-    let reason = decided.map(|decided| decided.reason.clone()).unwrap_or_default();
-    Failure::permanent("approval::rejected", format!("rejected by {by}: {reason}"))
-}
-
-/// The first failed step of a scope, and the steps whose changes its failed verifications undo.
-fn collect_failures(
-    state: &RunState,
-    instance: InstanceId,
-    first: &mut Option<NodeId>,
-    scope: &mut Vec<StepKey>,
-) {
-    let nodes = &state.instances[instance].nodes;
-    for &id in nodes.iter().filter(|&&id| state.nodes[id].phase == Phase::Failed) {
-        first.get_or_insert(id);
-        if let Some(inner) = state.nodes[id].inner {
-            collect_failures(state, inner, first, scope);
-        }
-        if let Action::Verify(verify) = &state.def(id).step.action
-            && verify.on_fail == OnVerifyFail::Compensate
-        {
-            ancestors(state, id, scope);
-        }
-    }
-}
-
-/// The keys of all steps of the same scope that a step depends on, itself excluded.
-fn ancestors(state: &RunState, id: NodeId, found: &mut Vec<StepKey>) {
-    let nodes = &state.instances[state.nodes[id].scope].nodes;
-    let mut todo = state.def(id).needs.clone();
-    while let Some(index) = todo.pop() {
-        let key = &state.nodes[nodes[index]].key;
-        if !found.contains(key) {
-            found.push(key.clone());
-            todo.extend(&state.def(nodes[index]).needs);
-        }
-    }
-}
-
-/// The steps with changes to undo, in reverse dependency order.
-pub(super) fn undoable(state: &RunState, scope: Option<&[StepKey]>) -> Vec<NodeId> {
-    let mut found = Vec::new();
-    undoable_in(state, MAIN, scope, &mut found);
-    found
-}
-
-fn undoable_in(
-    state: &RunState,
-    instance: InstanceId,
-    scope: Option<&[StepKey]>,
-    found: &mut Vec<NodeId>,
-) {
-    let take = |id: NodeId, inside: Option<&[StepKey]>, found: &mut Vec<NodeId>| {
-        if let Some(inner) = state.nodes[id].inner {
-            undoable_in(state, inner, inside, found);
-        }
-        if state.nodes[id].work.as_ref().is_some_and(Work::has_applied) {
-            found.push(id);
-        }
-    };
-    for &id in state.instances[instance].nodes.iter().rev() {
-        // Once a step is in scope, so is all that it embeds; otherwise only what is named inside it.
-        let named = scope.is_none_or(|keys| keys.contains(&state.nodes[id].key));
-        let inside = if named { None } else { scope };
-        let items = state.nodes[id].items.as_deref().unwrap_or_default();
-        for &item in items.iter().rev() {
-            if named || state.nodes[item].inner.is_some() {
-                take(item, inside, found);
-            }
-        }
-        if named || state.nodes[id].inner.is_some() {
-            take(id, inside, found);
-        }
-    }
-}
-
-fn compensation(state: &RunState, undone: &[NodeId]) -> Compensation {
-    let partial = undone.iter().any(|&id| {
-        let node = &state.nodes[id];
-        let listed = node.undo.as_ref().is_some_and(|undo| !undo.impossible.is_empty());
-        let replaced = state.def(id).step.compensate.is_some();
-        let lost = node.work.as_ref().is_some_and(|work| {
-            work.set.changes.iter().any(|c| matches!(c.inverse, Inverse::Impossible { .. }))
-        });
-        listed || (lost && !replaced)
-    });
-    match (undone.is_empty(), partial) {
-        (true, _) => Compensation::None,
-        (false, true) => Compensation::Partial,
-        (false, false) => Compensation::Complete,
     }
 }

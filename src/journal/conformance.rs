@@ -11,8 +11,8 @@ use super::store::{
 };
 use super::tail::verify_against;
 use crate::kernel::{BoxFuture, Clock, Digest, RunId, Target, Timestamp};
-use crate::plan::document::{Limits, PlanError};
-use crate::plan::{Plan, PlanBody};
+use crate::plan::Plan;
+use crate::plan::document::{Limits, PlanBody, PlanError};
 
 use Durability::{Buffered, Synced};
 

@@ -578,3 +578,47 @@ impl Event {
         Self::DECISIONS.contains(&self.kind())
     }
 }
+
+impl Event {
+    /// The step that it belongs to, when it belongs to one.
+    pub fn step(&self) -> Option<&str> {
+        match self {
+            Self::ConditionEvaluated { step, .. }
+            | Self::StepSkipped { step, .. }
+            | Self::ItemsListed { step, .. }
+            | Self::ScopeOpened { step, .. }
+            | Self::AttemptStarted { step, .. }
+            | Self::AttemptFailed { step, .. }
+            | Self::StepSucceeded { step, .. }
+            | Self::WaitStarted { step, .. }
+            | Self::WaitPolled { step, .. }
+            | Self::ChangesProposed { step, .. }
+            | Self::ApprovalRequested { step, .. }
+            | Self::ApprovalDecided { step, .. }
+            | Self::ChangeStarted { step, .. }
+            | Self::ChangeNotApplied { step, .. }
+            | Self::ChangeSettled { step, .. }
+            | Self::ChangeInDoubt { step, .. }
+            | Self::DoubtSettled { step, .. }
+            | Self::CompensationProposed { step, .. }
+            | Self::StepCompensated { step } => Some(step),
+            Self::RunStuck { step, .. }
+            | Self::LockQueued { step, .. }
+            | Self::LockAcquired { step, .. }
+            | Self::LockReleased { step, .. } => step.as_deref(),
+            Self::RunCreated { .. }
+            | Self::RunClaimed { .. }
+            | Self::PreconditionsTaken { .. }
+            | Self::RunParked { .. }
+            | Self::CancelRequested { .. }
+            | Self::EndingBegan { .. }
+            | Self::RunFinished { .. }
+            | Self::Unstuck { .. }
+            | Self::NotificationQueued { .. }
+            | Self::NotificationDelivered { .. }
+            | Self::EventPublished { .. }
+            | Self::Override { .. }
+            | Self::Pruned => None,
+        }
+    }
+}

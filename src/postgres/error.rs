@@ -8,6 +8,9 @@ use crate::kernel::{Failure, RetryClass};
 /// What a session failed to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
+    /// There is no database to work on.
+    #[error("{0}")]
+    Nowhere(Failure),
     /// The server could not be reached, or refused the session.
     #[error("failed to connect to {server}")]
     Connect {
@@ -165,6 +168,7 @@ impl PgError {
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
+            | Self::Nowhere(_)
             | Self::WrongPlace { .. } => false,
         }
     }
@@ -181,6 +185,7 @@ impl PgError {
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
+            | Self::Nowhere(_)
             | Self::WrongPlace { .. } => None,
         }
     }
@@ -208,6 +213,7 @@ impl PgError {
             | Self::Bind { .. }
             | Self::RowCount { .. }
             | Self::Decode { .. }
+            | Self::Nowhere(_)
             | Self::WrongPlace { .. } => self.verdict().help.map(str::to_owned),
         }
     }
@@ -215,6 +221,7 @@ impl PgError {
     fn verdict(&self) -> sqlstate::Verdict {
         use sqlstate::Verdict;
         match self {
+            Self::Nowhere(_) => Verdict::permanent("postgres::no_database"),
             Self::Statement(error) => sqlstate::verdict_with(&error.sqlstate, &error.message),
             Self::Connect { sqlstate: Some(sqlstate), .. } => sqlstate::verdict(sqlstate),
             Self::Connect { source: sqlx::Error::Configuration(_) | sqlx::Error::Tls(_), .. } => {
@@ -243,6 +250,9 @@ fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 
 impl From<PgError> for Failure {
     fn from(error: PgError) -> Self {
+        if let PgError::Nowhere(failure) = error {
+            return failure;
+        }
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(source) = cause {

@@ -90,7 +90,10 @@ pub(super) fn read_text(text: &str) -> Result<ReadText, String> {
 fn acting_call(tokens: &[Token<'_>]) -> Option<String> {
     tokens.iter().zip(tokens.iter().skip(1)).find_map(|(name, next)| {
         let plain = name.text.trim_matches('"').to_ascii_lowercase();
-        let acts = next.text == "(" && ACTING.iter().any(|start| plain.starts_with(start));
+        // Locks of the transaction end with it: a guard may take one.
+        let acts = next.text == "("
+            && !plain.contains("advisory_xact_lock")
+            && ACTING.iter().any(|start| plain.starts_with(start));
         acts.then_some(plain)
     })
 }
@@ -150,6 +153,7 @@ mod tests {
             assert!(read_text(text).is_err(), "{text} was accepted");
         }
         assert!(read_text("select pg_terminate_backend from t").is_ok());
+        assert!(read_text("select pg_try_advisory_xact_lock(1)").is_ok());
     }
 
     proptest::proptest! {

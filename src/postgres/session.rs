@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::read_text::{PREFIX, ReadText, read_text};
 use super::{PgEndpoint, PgError, bind, decode};
 use crate::config::settings::Limits;
-use crate::kernel::{Bind, Query, SqlFile, Timestamp};
+use crate::kernel::{Bind, Failure, Query, SqlFile, Timestamp};
 use crate::sql_file;
 
 /// How long after the server's own time limit we stop waiting for its answer.
@@ -78,7 +78,7 @@ pub struct Described {
 /// `READ ONLY` transaction of its own with time limits, rolls it back, and connects again after a
 /// connection was lost.
 pub struct PgReader {
-    endpoint: PgEndpoint,
+    endpoint: Result<PgEndpoint, Failure>,
     application_name: String,
     limits: Limits,
     state: Mutex<State>,
@@ -94,16 +94,26 @@ impl PgReader {
     /// A session on `endpoint`, not connected yet.
     pub fn new(endpoint: PgEndpoint, limits: &Limits, application_name: &str) -> Self {
         Self {
-            endpoint,
+            endpoint: Ok(endpoint),
             application_name: application_name.to_owned(),
             limits: limits.clone(),
             state: Mutex::default(),
         }
     }
 
+    /// A session for what needs no database: whoever reads all the same is told why it cannot.
+    pub fn unavailable(why: Failure) -> Self {
+        Self {
+            endpoint: Err(why),
+            application_name: String::new(),
+            limits: Limits::default(),
+            state: Mutex::default(),
+        }
+    }
+
     /// Where it reads.
-    pub const fn endpoint(&self) -> &PgEndpoint {
-        &self.endpoint
+    pub fn endpoint(&self) -> Result<&PgEndpoint, PgError> {
+        self.endpoint.as_ref().map_err(|failure| PgError::Nowhere(failure.clone()))
     }
 
     /// Runs a file of `sql/`, each row read as `T`.
@@ -248,7 +258,7 @@ impl PgReader {
             }
         }
         let mut fresh = {
-            let endpoint = self.endpoint.with_application_name(&self.application_name);
+            let endpoint = self.endpoint()?.with_application_name(&self.application_name);
             connect(&endpoint, &self.limits).await?
         };
         answer(name, 0, self.patience(), bind::simple(&mut fresh, begin)).await?;

@@ -249,3 +249,71 @@ fn is_short(value: &Value, room: &mut usize) -> bool {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::sop::{Sandbox, Scope};
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e12..1e12_f64).prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn values_survive_the_way_in_and_out(value in any_json()) {
+            let scope = Scope::from([("params".to_owned(), value.clone())]);
+            let expression = Sandbox::new().expression("params").unwrap();
+            prop_assert_eq!(expression.evaluate(&scope).unwrap().value, value);
+        }
+
+        #[test]
+        fn parts_are_what_they_are_in_the_whole(value in any_json(), path in "[a-c](\\.[a-c]){0,2}") {
+            let scope = Scope::from([("params".to_owned(), json!({ "x": value }))]);
+            let evaluate = |text: &str| {
+                let expression = Sandbox::new().expression(text).unwrap();
+                expression.evaluate(&scope).map(|evaluated| evaluated.value).ok()
+            };
+            // Computed access converts the whole value, and written access only the part.
+            let computed = evaluate(&format!("params[\"\" + \"x\"].{path}"));
+            prop_assert_eq!(evaluate(&format!("params.x.{path}")), computed);
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_does_not_come_out() {
+        let failure = |text: &str| {
+            let expression = Sandbox::new().expression(text).unwrap();
+            expression.evaluate(&Scope::new()).unwrap_err().message
+        };
+        assert_eq!(failure("|x| x"), "the result holds a closure");
+        assert_eq!(failure("0..5"), "the result holds a range");
+        assert_eq!(failure("[0.0 / 0.0]"), "the result holds NaN, which is not a number");
+    }
+
+    #[test]
+    fn long_values_are_described() {
+        assert_eq!(brief(&json!([1, 2, 3])), json!([1, 2, 3]));
+        assert_eq!(brief(&json!(vec![1; 200])), json!("[200 items]"));
+        assert_eq!(brief(&json!({ "a": "x".repeat(200) })), json!("{1 fields}"));
+        assert!(brief(&json!("x".repeat(200))).as_str().unwrap().ends_with('…'));
+    }
+}

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
+use serde::Serialize;
 
 /// A mistake in an expression or a script, or a failure of its evaluation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ScriptError {
     /// What is wrong.
@@ -117,7 +118,7 @@ fn described(error: &EvalAltResult) -> ScriptError {
             ScriptError::new(format!("this must be true or false and is {}", a_kind(got)))
                 .help("compare it, for example `x > 0`")
         }
-        EvalAltResult::ErrorRuntime(value, _) => ScriptError::new(value.to_string()),
+        EvalAltResult::ErrorRuntime(value, _) => thrown(value.to_string()),
         EvalAltResult::ErrorTerminated(reason, _) => ScriptError::new(reason.to_string())
             .help("a text decides in moments: look for a loop that does not end"),
         EvalAltResult::ErrorTooManyOperations(_) => ScriptError::new("it does too much work")
@@ -134,6 +135,17 @@ fn described(error: &EvalAltResult) -> ScriptError {
             }
             ScriptError::new(lower_first(&other))
         }
+    }
+}
+
+/// An error that a script throws, or one of our functions.
+fn thrown(message: String) -> ScriptError {
+    let nothing = message.contains("cannot compare () ") || message.ends_with(" with ()");
+    let error = ScriptError::new(message);
+    if nothing {
+        error.help("`()` is what was not measured, or a skipped step: ask `x != ()` first, or give a value with `x ?? 0`")
+    } else {
+        error
     }
 }
 
@@ -160,13 +172,16 @@ fn kinds(signature: &str) -> String {
 /// The name of a type, with its article.
 pub(super) fn a_kind(type_name: &str) -> String {
     let short = type_name.rsplit("::").next().unwrap_or(type_name);
-    match short {
+    match short.split('<').next().unwrap_or(short) {
         "i64" => "an int".into(),
         "f64" => "a float".into(),
         "string" | "ImmutableString" => "a text".into(),
         "bool" => "a bool".into(),
         "()" => "()".into(),
         "array" => "a list".into(),
+        "Fn" => "a closure".into(),
+        "Range" | "RangeInclusive" => "a range".into(),
+        "Skipped" => "a skipped step".into(),
         other => format!("a {other}"),
     }
 }

@@ -193,6 +193,9 @@ mod tests {
         assert_eq!(value("steps.later.rows ?? 5"), json!(5));
         assert_eq!(value("steps[\"la\" + \"ter\"].rows == ()"), json!(true));
         assert_eq!(value("steps.later"), json!({ "skipped": true }));
+        let error = failure("steps.later.rows > 3");
+        assert_eq!(error.message, "`>` cannot compare () with an int");
+        assert!(error.help.unwrap().contains("skipped step"));
     }
 
     #[test]

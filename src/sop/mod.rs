@@ -5,6 +5,8 @@
 //! that were seen on the way. Nothing here does I/O or knows of workflows, tools or journals.
 
 mod builtin;
+mod cases;
+mod check;
 mod compare;
 mod convert;
 mod error;
@@ -17,6 +19,8 @@ mod template;
 mod trace;
 
 pub use builtin::{Builtin, builtins};
+pub use cases::{CaseReport, CaseResult, CasesError, Difference, declared_variables, run_cases};
+pub use check::{Problem, ProblemFile, check};
 pub use error::{ScriptError, TemplateError};
 pub use expression::Expression;
 pub use program::Evaluated;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rhai::{AST, Dynamic, EvalAltResult, Scope as Variables};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Scope;
@@ -19,14 +20,14 @@ const BUDGET: u64 = 50_000;
 const BUDGET_PER_VALUE: u64 = 100;
 
 /// How deep a syntax tree may be.
-const MAX_TREE: usize = 400;
+const MAX_TREE: usize = 200;
 
-/// Texts above this size, and all with loops or functions, run on a stack of their own.
+/// Long texts are parsed, and texts with loops or functions evaluated, on a stack of their own.
 const SMALL: usize = 1_000;
 const STACK: usize = 128 << 20;
 
 /// What came out of an evaluation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluated {
     /// The result.
     pub value: Value,
@@ -117,7 +118,7 @@ impl Program {
             kind,
             text: text.to_owned(),
             known: known.iter().map(|name| (*name).to_owned()).collect(),
-            own_stack: own_stack || reference::is_heavy(&ast),
+            own_stack: reference::is_heavy(&ast),
             ast,
             found,
             references,

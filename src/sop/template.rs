@@ -182,7 +182,9 @@ impl Compiler<'_> {
                     .iter()
                     .map(|(key, field)| {
                         let escaped = key.replace('~', "~0").replace('/', "~1");
-                        (key.clone(), self.node(&format!("{path}/{escaped}"), field))
+                        let path = format!("{path}/{escaped}");
+                        self.key(&path, key);
+                        (key.clone(), self.node(&path, field))
                     })
                     .unzip();
                 let names = keys.clone();
@@ -195,6 +197,14 @@ impl Compiler<'_> {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 Node::Literal(value.clone())
             }
+        }
+    }
+
+    fn key(&mut self, path: &str, key: &str) {
+        if let Some(offset) = key.find(OPEN) {
+            let error = ScriptError::new("the name of a field cannot hold an expression")
+                .help("build the whole map in one: `${{ #{ … } }}`");
+            self.errors.push(TemplateError { path: path.to_owned(), offset, error });
         }
     }
 
@@ -363,6 +373,8 @@ mod tests {
             errors.iter().map(|error| (error.path.as_str(), error.offset)).collect();
         assert_eq!(places, [("/a~1b/0", 6), ("/a~1b/0", 17), ("/c", 3)]);
         assert_eq!(errors[1].error.message, "unknown variable `nope`");
+        let errors = Sandbox::new().template(&json!({ "${{ params.n }}": 1 })).unwrap_err();
+        assert_eq!(errors[0].path, "/${{ params.n }}");
         let error = evaluate(&json!(["a ${{ params.none }}"])).unwrap_err();
         assert_eq!((error.path.as_str(), error.offset), ("/0", 6));
         assert!(error.error.message.contains("makes no text"));

@@ -30,7 +30,7 @@ const MAX_RULES: usize = 1_000;
 
 /// The last resort against work that the count of operations does not show, such as copying ever
 /// deeper nested values. No sensible text comes near it.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// What an evaluation leaves behind.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ fn progress(operations: u64) -> Option<Dynamic> {
         }
         let late = operations.is_multiple_of(8)
             && trace.started.is_some_and(|started| started.elapsed() > DEADLINE);
-        late.then(|| format!("it takes longer than {} seconds", DEADLINE.as_secs()).into())
+        late.then(|| format!("it takes longer than {DEADLINE:?}").into())
     })
 }
 

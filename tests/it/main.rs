@@ -1,9 +1,15 @@
 //! The one integration binary: one module per area.
 
 #[cfg(test)]
+mod apply;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod config;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod engine;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -11,8 +17,18 @@ mod journal;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod reader;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod report;
 #[cfg(test)]
+mod sop;
+#[cfg(test)]
+mod sql;
+#[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod workflow;
+#[cfg(test)]
+mod workflows;

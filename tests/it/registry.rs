@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lakeops::engine::apply::APPLY_SQL;
 use lakeops::kernel::{Risk, SqlFile};
 use lakeops::postgres::session::SESSION_SQL;
 use lakeops::tools::{AnyTool, Catalog, sql_catalog};
@@ -58,7 +59,8 @@ fn family_list(path: &Path, stems: &[String]) -> String {
 }
 
 fn sql_names() -> Vec<String> {
-    let folders = FAMILIES.iter().chain(&["shared"]);
+    // `engine` is what sessions and appliers use themselves.
+    let folders = FAMILIES.iter().chain(&["engine", "shared"]);
     let mut names: Vec<_> = folders
         .flat_map(|folder| {
             let stems = stems(&root().join("sql").join(folder), ".sql");
@@ -119,7 +121,12 @@ fn sql_files_have_one_owner() {
             users.entry(file.name).or_default().push(tool.meta().name);
         }
     }
-    for file in sql_catalog::FILES.iter().filter(|file| !SESSION_SQL.contains(file)) {
+    let engine: Vec<_> = SESSION_SQL.iter().chain(&APPLY_SQL).map(|file| file.name).collect();
+    for file in sql_catalog::FILES {
+        if file.name.starts_with("engine/") {
+            assert!(engine.contains(&file.name), "nobody uses {}", file.name);
+            continue;
+        }
         let users = users.get(file.name).map_or(&[][..], Vec::as_slice);
         if file.name.starts_with("shared/") {
             assert!(users.len() >= 2, "{} is shared by {users:?}", file.name);

@@ -158,7 +158,7 @@ impl ApplyContext<'_> {
         if let Some(expected) = self.expected
             && let Some(why) = reader.server().await?.difference(expected)
         {
-            let server = reader.endpoint().label();
+            let server = reader.endpoint().map(PgEndpoint::label).unwrap_or_default();
             return Err(PgError::WrongPlace { server, why }.into());
         }
         Ok(reader)

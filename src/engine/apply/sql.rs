@@ -149,8 +149,10 @@ fn receipt(outcome: Outcome) -> Receipt {
     Receipt { rows: Some(rows), result, ..Receipt::default() }
 }
 
-/// The key row's key names the place as well: a branch has a copy of its parent's table.
-fn row_key(cx: &ApplyContext<'_>, place: &ServerFacts) -> String {
+/// The key row's key names the place as well: a branch has a copy of its parent's table. The facts of
+/// the proposal come first: they stay the same when a privilege to see them comes or goes.
+fn row_key(cx: &ApplyContext<'_>, here: &ServerFacts) -> String {
+    let place = cx.expected.unwrap_or(here);
     let system = place.system_identifier.as_deref().unwrap_or("-");
     format!("{}@{system}/{}", cx.key.text(), place.database_oid)
 }

@@ -15,6 +15,10 @@ use crate::kernel::digest::hex;
 use crate::kernel::{Digest, RunId, Timestamp};
 use crate::plan::Plan;
 
+/// The condition on `kind` is that of the index `event_decision`, word for word.
+const DECISIONS: &str = "stream = ?1 and seq > ?2 and kind in ('cancel_requested', \
+     'approval_decided', 'doubt_settled', 'unstuck', 'override') order by seq";
+
 /// The reading side of a journal.
 pub(super) struct Reader {
     path: PathBuf,
@@ -109,10 +113,7 @@ impl Reader {
         }
         let mut found = Vec::new();
         if known.none_after.get(stream).is_none_or(|none| after < *none) {
-            // The condition on `kind` is that of the index `event_decision`, word for word.
-            let rest = "stream = ?1 and seq > ?2 and kind in ('cancel_requested', \
-                 'approval_decided', 'doubt_settled', 'unstuck', 'override') order by seq";
-            found = self.select(&conn, rest, params![stream, integer(after)])?;
+            found = self.select(&conn, DECISIONS, params![stream, integer(after)])?;
             if found.is_empty() {
                 known.none_after.insert(stream.to_owned(), after);
             }
@@ -221,4 +222,22 @@ fn summaries(
     let mut statement = prepare(conn, sql)?;
     let rows = statement.query_map(params, |row| summary(row).map(|(_, run)| run))?;
     rows.collect::<Result<_, _>>().map_err(JournalError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Event;
+
+    #[test]
+    fn decisions_are_read_from_their_index() {
+        for kind in Event::DECISIONS {
+            assert!(DECISIONS.contains(&format!("'{kind}'")), "{kind}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (_lock, conn) = schema::open(dir.path(), schema::MIGRATIONS).unwrap();
+        let sql = format!("explain query plan select {COLUMNS} from event where {DECISIONS}");
+        let plan: String = conn.query_row(&sql, ("a", 1), |row| row.get(3)).unwrap();
+        assert!(plan.contains("event_decision"), "{plan}");
+    }
 }

@@ -9,10 +9,10 @@ use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer, Word};
 
 use super::destruction::destroys;
-use crate::kernel::{Ident, Operation, QualifiedName, Recovery, Risk};
+use crate::kernel::{Recovery, Risk};
 
 /// What is known about one statement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatementFacts {
     /// How dangerous it is; at least medium, since it is free text.
     pub risk: Risk,
@@ -25,17 +25,13 @@ pub struct StatementFacts {
 }
 
 /// Where a statement runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a transaction of its own.
     Transaction,
-    /// Outside: PostgreSQL refuses it in a transaction block.
-    Outside {
-        /// What resume does when nobody knows whether it happened.
-        recovery: Recovery,
-        /// Removes its own half-done state.
-        cleanup: Option<Operation>,
-    },
+    /// Outside: PostgreSQL refuses it in a transaction block. With what resume does when nobody knows
+    /// whether it happened.
+    Outside(Recovery),
 }
 
 /// A text that cannot be carried out as one statement.
@@ -65,8 +61,10 @@ pub enum StatementError {
     #[error("`copy ... {0}` needs a client that streams; use `insert`, or a file on the server")]
     Stream(String),
     /// An index that resume could not find again.
-    #[error("a concurrently built index needs a name and a table with a schema: {0}")]
-    Nameless(&'static str),
+    #[error(
+        "an index that is built concurrently needs a name: a crash can leave half of it behind"
+    )]
+    Nameless,
 }
 
 /// Reads one statement.
@@ -142,39 +140,17 @@ impl Words {
         self.0.iter().any(|token| is_word(Some(token), word))
     }
 
-    /// Where this word stands first.
-    fn position(&self, word: &str) -> Option<usize> {
-        self.0.iter().position(|token| is_word(Some(token), word))
-    }
-
     /// The first `count` words, in lower case.
     fn lead(&self, count: usize) -> String {
         let words: Vec<_> =
             self.0.iter().take(count).map(|token| token.to_string().to_lowercase()).collect();
         words.join(" ")
     }
-
-    /// The possibly qualified name that begins at a token, as it stands in the catalog.
-    fn name(&self, mut at: usize) -> Vec<String> {
-        let mut parts = Vec::new();
-        while let Some(Token::Word(word)) = self.0.get(at) {
-            parts.push(match word.quote_style {
-                Some(_) => word.value.clone(),
-                None => word.value.to_lowercase(),
-            });
-            if self.0.get(at + 1) != Some(&Token::Period) {
-                break;
-            }
-            at += 2;
-        }
-        parts
-    }
 }
 
 fn refuse(words: &Words) -> Result<(), StatementError> {
-    let prepared = words.start("commit|rollback prepared");
     let control = "begin|start|commit|end|rollback|abort|savepoint|release";
-    if words.start(control) && !prepared || words.start("prepare|set transaction") {
+    if words.start(control) || words.start("prepare|set transaction") {
         return Err(StatementError::TransactionControl(words.lead(2)));
     }
     let session = "set|reset|discard|listen|unlisten|declare|fetch|move|close|load|lock|prepare|\
@@ -190,29 +166,31 @@ fn refuse(words: &Words) -> Result<(), StatementError> {
 }
 
 fn place(words: &Words) -> Result<Place, StatementError> {
-    let outside = |recovery| Ok(Place::Outside { recovery, cleanup: None });
-    if words.start("create index concurrently") || words.start("create unique index concurrently") {
-        return concurrent_index(words);
+    let index = usize::from(words.at(1, "unique")) + 1;
+    if words.start("create") && words.at(index, "index") && words.at(index + 1, "concurrently") {
+        let name = index + 2 + usize::from(words.at(index + 2, "if")) * 3;
+        let nameless = words.at(name, "on");
+        return if nameless {
+            Err(StatementError::Nameless)
+        } else {
+            Ok(Place::Outside(Recovery::Probe))
+        };
     }
     if words.start("vacuum|analyze|analyse") || words.start("alter system") {
-        return outside(Recovery::Repeatable);
+        return Ok(Place::Outside(Recovery::Repeatable));
     }
     if words.start("drop index concurrently") {
-        return outside(Recovery::Probe);
+        return Ok(Place::Outside(Recovery::Probe));
     }
     if words.start("reindex") {
         return Ok(reindex(words));
     }
     let never_in_transaction = words.start("create|drop database|tablespace|subscription")
         || words.start("alter subscription")
-        || words.start("commit|rollback prepared")
         || words.start("alter database") && words.any("tablespace")
         || words.start("alter table") && words.any("detach") && words.any("concurrently")
         || words.start("cluster") && words.0.iter().all(|token| !is_name_after_first(words, token));
-    if never_in_transaction {
-        return outside(Recovery::Ask);
-    }
-    Ok(Place::Transaction)
+    Ok(if never_in_transaction { Place::Outside(Recovery::Ask) } else { Place::Transaction })
 }
 
 /// Whether a token is a word that is not the statement's first.
@@ -220,38 +198,14 @@ fn is_name_after_first(words: &Words, token: &Token) -> bool {
     matches!(token, Token::Word(_)) && words.0.first() != Some(token)
 }
 
-/// A killed build leaves an invalid index of the same name: that is what clean-up removes. It must be
-/// found in the catalog again, so both names are needed.
-fn concurrent_index(words: &Words) -> Result<Place, StatementError> {
-    let after = words.position("concurrently").map_or(0, |at| at + 1);
-    let exists = usize::from(words.at(after, "if")) * 3;
-    let at = after + exists;
-    if words.at(at, "on") {
-        return Err(StatementError::Nameless("the index has no name"));
-    }
-    let on = words.position("on").map_or(0, |at| at + 1);
-    let table = words.name(on + usize::from(words.at(on, "only")));
-    let (Some(index), [schema, _]) = (words.name(at).pop(), table.as_slice()) else {
-        return Err(StatementError::Nameless("write `on schema.table`"));
-    };
-    let name = QualifiedName { schema: Ident::new(schema), name: Ident::new(index) };
-    let cleanup = format!("drop index concurrently if exists {name}");
-    Ok(Place::Outside {
-        recovery: Recovery::Probe,
-        cleanup: Some(Operation::sql_outside_transaction(cleanup)),
-    })
-}
-
+/// What is looked for after a crash is the rebuilt index; of a whole schema nobody can tell.
 fn reindex(words: &Words) -> Place {
-    let concurrently = words.any("concurrently");
     let whole = ["schema", "database", "system"].into_iter().any(|word| words.any(word));
-    match (concurrently, whole) {
+    match (words.any("concurrently"), whole) {
         (false, false) => Place::Transaction,
-        (false, true) => Place::Outside { recovery: Recovery::Repeatable, cleanup: None },
-        (true, _) if words.any("index") => {
-            Place::Outside { recovery: Recovery::Probe, cleanup: None }
-        }
-        (true, _) => Place::Outside { recovery: Recovery::Ask, cleanup: None },
+        (false, true) => Place::Outside(Recovery::Repeatable),
+        (true, false) => Place::Outside(Recovery::Probe),
+        (true, true) => Place::Outside(Recovery::Ask),
     }
 }
 
@@ -260,8 +214,8 @@ fn risk(words: &Words, text: &str) -> (Risk, Option<&'static str>) {
     if words.start("drop index concurrently") {
         return (Risk::Medium, None);
     }
-    if words.start("drop|truncate") || words.start("commit|rollback prepared") {
-        return high("it removes objects, rows or transactions for good");
+    if words.start("drop|truncate") {
+        return high("it removes objects or rows for good");
     }
     if words.start("vacuum") && words.any("full") || words.start("cluster") {
         return high("it rewrites the table under an exclusive lock");
@@ -294,7 +248,7 @@ mod tests {
     fn recovery(text: &str) -> Option<Recovery> {
         match facts(text).place {
             Place::Transaction => None,
-            Place::Outside { recovery, .. } => Some(recovery),
+            Place::Outside(recovery) => Some(recovery),
         }
     }
 
@@ -318,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_controls_a_transaction_or_a_session_is_refused() {
-        for text in ["begin", "COMMIT", "rollback to a", "savepoint a", "prepare transaction 'x'"] {
+        for text in ["begin", "COMMIT", "rollback to a", "commit prepared 'x'"] {
             let error = read_statement(text).unwrap_err();
             assert!(matches!(error, StatementError::TransactionControl(_)), "{text}: {error}");
         }
@@ -336,7 +290,8 @@ mod tests {
         assert_eq!(recovery("alter system set work_mem = '8MB'"), Some(Recovery::Repeatable));
         assert_eq!(recovery("drop index concurrently public.i"), Some(Recovery::Probe));
         assert_eq!(recovery("reindex index concurrently public.i"), Some(Recovery::Probe));
-        assert_eq!(recovery("reindex (verbose) table concurrently t"), Some(Recovery::Ask));
+        assert_eq!(recovery("reindex (verbose) table concurrently t"), Some(Recovery::Probe));
+        assert_eq!(recovery("reindex schema concurrently s"), Some(Recovery::Ask));
         assert_eq!(recovery("reindex index public.i"), None);
         assert_eq!(recovery("reindex database d"), Some(Recovery::Repeatable));
         assert_eq!(recovery("create database d"), Some(Recovery::Ask));
@@ -345,20 +300,16 @@ mod tests {
     }
 
     #[test]
-    fn a_concurrent_index_knows_how_to_clean_up() {
-        let text =
-            "create unique index concurrently if not exists \"I x\" on only Sales.orders (a)";
-        let Place::Outside { recovery, cleanup } = facts(text).place else {
-            panic!("in a transaction");
-        };
-        assert_eq!(recovery, Recovery::Probe);
-        let cleanup = cleanup.unwrap().to_string();
-        assert_eq!(cleanup, "drop index concurrently if exists \"sales\".\"I x\"");
-        for text in ["create index concurrently on s.t (a)", "create index concurrently i on t (a)"]
-        {
-            let error = read_statement(text).unwrap_err();
-            assert!(matches!(error, StatementError::Nameless(_)), "{text}: {error}");
+    fn a_concurrent_index_has_a_name() {
+        for text in [
+            "create index concurrently i on t (a)",
+            "create unique index concurrently if not exists \"I x\" on only sales.orders (a)",
+        ] {
+            assert_eq!(recovery(text), Some(Recovery::Probe), "{text}");
         }
+        let nameless = read_statement("create index concurrently on t (a)");
+        assert_eq!(nameless, Err(StatementError::Nameless));
+        assert_eq!(recovery("create index i on t (a)"), None);
     }
 
     #[test]

@@ -142,14 +142,13 @@ fn judge(params: Params) -> Result<ChangeSet, Failure> {
 fn change(which: &str, item: Spelled) -> Result<Change, Failure> {
     let facts = facts(which, &item.sql)?;
     let place = chosen_place(which, &facts, item.transactional)?;
-    let (operation, recovery, cleanup) = operation(item.sql, item.binds, place);
+    let (operation, recovery) = operation(item.sql, item.binds, place);
     let mut change = Change::new(which, "the workflow says so", operation);
     change.risk = facts.risk;
     if let Some(reason) = facts.reason {
         change.why = format!("the workflow says so; high risk because {reason}");
     }
     change.recovery = recovery;
-    change.cleanup = cleanup;
     change.inverse = match item.undo {
         Some(Undo(undo)) => inverse(which, undo)?,
         None if facts.leaves_nothing => Inverse::Unneeded,
@@ -173,40 +172,32 @@ fn chosen_place(
     facts: &StatementFacts,
     transactional: Option<bool>,
 ) -> Result<Place, Failure> {
-    match (transactional, &facts.place) {
-        (Some(true), Place::Outside { .. }) => Err(Failure::permanent(
+    match (transactional, facts.place) {
+        (Some(true), Place::Outside(_)) => Err(Failure::permanent(
             "execute_sql::never_in_transaction",
             format!(
                 "{which} says `transactional: true`, and PostgreSQL refuses it in a transaction"
             ),
         )
         .with_help("leave `transactional` out")),
-        (Some(false), Place::Transaction) => {
-            Ok(Place::Outside { recovery: Recovery::Ask, cleanup: None })
-        }
-        (_, place) => Ok(place.clone()),
+        (Some(false), Place::Transaction) => Ok(Place::Outside(Recovery::Ask)),
+        (_, place) => Ok(place),
     }
 }
 
-fn operation(
-    sql: String,
-    binds: Vec<Value>,
-    place: Place,
-) -> (Operation, Recovery, Option<Operation>) {
+fn operation(sql: String, binds: Vec<Value>, place: Place) -> (Operation, Recovery) {
     let statement = SqlStatement::with_binds(sql, binds.into_iter().map(bind).collect());
     match place {
         Place::Transaction => {
-            (Operation::Sql { statement, transactional: true }, Recovery::Transactional, None)
+            (Operation::Sql { statement, transactional: true }, Recovery::Transactional)
         }
-        Place::Outside { recovery, cleanup } => {
-            (Operation::Sql { statement, transactional: false }, recovery, cleanup)
-        }
+        Place::Outside(recovery) => (Operation::Sql { statement, transactional: false }, recovery),
     }
 }
 
 fn inverse(which: &str, undo: SpelledUndo) -> Result<Inverse, Failure> {
     let facts = facts(&format!("the undo of {which}"), &undo.sql)?;
-    let (operation, recovery, _) = operation(undo.sql, undo.binds, facts.place);
+    let (operation, recovery) = operation(undo.sql, undo.binds, facts.place);
     Ok(Inverse::By { operation, recovery })
 }
 
@@ -339,7 +330,6 @@ mod tests {
         let recovery = Recovery::Probe;
         assert_eq!(set.changes[1].inverse, Inverse::By { operation, recovery });
         assert_eq!(set.changes[1].recovery, Recovery::Probe);
-        assert!(set.changes[1].cleanup.is_some());
     }
 
     #[test]

@@ -47,7 +47,7 @@ const fn half_an_hour() -> Span {
 #[derive(Clone, Deserialize)]
 struct Session {
     pid: i32,
-    backend_start: String,
+    backend_start: Option<String>,
     backend_type: String,
     own: bool,
     state: Option<String>,
@@ -328,7 +328,7 @@ fn idle(sessions: &[&Session], wanted: impl Fn(&Session, f64) -> bool) -> Vec<Id
             let seconds = session.idle_seconds()?;
             wanted(session, seconds).then(|| IdleSession {
                 pid: session.pid,
-                backend_start: session.backend_start.clone(),
+                backend_start: session.backend_start.clone().unwrap_or_default(),
                 state: session.state.clone().unwrap_or_default(),
                 user: session.user_name.clone(),
                 database: session.database_name.clone(),
@@ -442,7 +442,7 @@ fn blocker(root: &Root, seen: &Seen) -> Option<Blocker> {
     let session = seen.sessions.iter().find(|session| session.pid == root.pid)?;
     Some(Blocker {
         pid: session.pid,
-        backend_start: Some(session.backend_start.clone()),
+        backend_start: session.backend_start.clone(),
         prepared: None,
         backend_type: session.backend_type.clone(),
         state: session.state.clone(),

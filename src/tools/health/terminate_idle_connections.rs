@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::kernel::{
-    Bind, Change, ChangeSet, Failure, Inverse, Operation, Query, Risk, Span, SqlFile,
+    Bind, Change, ChangeSet, Failure, Inverse, Operation, Query, Risk, Span, SqlFile, SqlStatement,
 };
 use crate::sql_file;
 use crate::tools::analysis::text::shorten;
@@ -66,7 +66,25 @@ const fn five_minutes() -> Option<Span> {
     Some(Span::from_secs(300))
 }
 
+/// A session as it was read; that of another user is hidden from those who may not see it.
 #[derive(Clone, Deserialize)]
+struct Row {
+    pid: i32,
+    backend_start: Option<String>,
+    state: Option<String>,
+    user_name: String,
+    database_name: Option<String>,
+    application: String,
+    own: bool,
+    superuser: bool,
+    may_end: bool,
+    idle_seconds: Option<f64>,
+    xact_seconds: Option<f64>,
+    query: String,
+}
+
+/// A session that is idle.
+#[derive(Clone)]
 struct Session {
     pid: i32,
     backend_start: String,
@@ -130,8 +148,8 @@ impl WriteTool for TerminateIdleConnections {
     type Output = Output;
 
     async fn propose(&self, cx: &ReadContext<'_>, params: Params) -> Result<ChangeSet, Failure> {
-        let sessions: Vec<Session> = cx.pg.rows(&SESSIONS, &[]).await?;
-        judge(&sessions, &params)
+        let rows: Vec<Row> = cx.pg.rows(&SESSIONS, &[]).await?;
+        judge(rows, &params)
     }
 
     fn report(&self, settled: &[Settled<'_>]) -> Output {
@@ -141,14 +159,38 @@ impl WriteTool for TerminateIdleConnections {
     }
 }
 
-fn judge(sessions: &[Session], params: &Params) -> Result<ChangeSet, Failure> {
+fn judge(rows: Vec<Row>, params: &Params) -> Result<ChangeSet, Failure> {
+    let total = rows.len();
+    let sessions: Vec<Session> = rows.into_iter().filter_map(visible).collect();
+    let hidden = total - sessions.len();
     let mut chosen: Vec<_> =
         sessions.iter().filter_map(|session| choose(session, params)).collect();
     if let Some((session, _)) = chosen.iter().find(|(session, _)| !session.may_end) {
         return Err(forbidden(session));
     }
+    // To propose nothing would say that nobody is idle.
+    if chosen.is_empty() && hidden > 0 {
+        return Err(blind(hidden));
+    }
     chosen.sort_by(|(a, _), (b, _)| b.idle_seconds.total_cmp(&a.idle_seconds));
     Ok(ChangeSet::new(chosen.into_iter().map(|(session, limit)| change(session, limit)).collect()))
+}
+
+fn visible(row: Row) -> Option<Session> {
+    Some(Session {
+        pid: row.pid,
+        backend_start: row.backend_start?,
+        state: row.state?,
+        user_name: row.user_name,
+        database_name: row.database_name,
+        application: row.application,
+        own: row.own,
+        superuser: row.superuser,
+        may_end: row.may_end,
+        idle_seconds: row.idle_seconds?,
+        xact_seconds: row.xact_seconds,
+        query: row.query,
+    })
 }
 
 /// The session with the limit that it is over, unless it is spared.
@@ -203,8 +245,10 @@ fn change(session: &Session, limit: Span) -> Change {
             .unwrap_or_default(),
     );
     let guard = Query::with_binds(GUARD.body(), binds.clone());
-    let mut change =
-        Change::new(format!("session {}", session.pid), why, Operation::sql(END.body(), binds));
+    // Alone: a transaction goes on seeing sessions as its first look, at the guard, saw them.
+    let statement = SqlStatement::with_binds(END.body(), binds);
+    let operation = Operation::Sql { statement, transactional: false };
+    let mut change = Change::new(format!("session {}", session.pid), why, operation);
     change.risk = if in_transaction(session) { Risk::Medium } else { Risk::Low };
     change.guard = Some(guard);
     change.inverse = Inverse::Impossible {
@@ -239,6 +283,12 @@ fn forbidden(session: &Session) -> Failure {
     Failure::permanent("terminate_idle_connections::not_permitted", message).with_help(help)
 }
 
+fn blind(hidden: usize) -> Failure {
+    let message = format!("what {hidden} sessions of other users do is hidden from us");
+    Failure::permanent("terminate_idle_connections::not_visible", message)
+        .with_help("`grant pg_read_all_stats to current_user`")
+}
+
 fn done(settled: &Settled<'_>) -> Option<Done> {
     let done: Done = serde_json::from_value(settled.change.facts.clone()).ok()?;
     let row = settled.receipt().and_then(|receipt| receipt.result.get(0));
@@ -253,7 +303,7 @@ mod tests {
     use super::*;
     use crate::kernel::{Receipt, Recovery, Settlement};
 
-    fn session(pid: i32, extra: &Value) -> Session {
+    fn session(pid: i32, extra: &Value) -> Row {
         let mut row = json!({
             "pid": pid, "backend_start": "2025-01-01T00:00:00.123456+00:00", "state": "idle",
             "user_name": "app", "database_name": "shop", "application": "web", "own": false,
@@ -266,8 +316,8 @@ mod tests {
         serde_json::from_value(row).unwrap()
     }
 
-    fn propose(sessions: &[Session], params: Value) -> Result<Vec<i64>, Failure> {
-        let set = judge(sessions, &serde_json::from_value(params).unwrap())?;
+    fn propose(sessions: &[Row], params: Value) -> Result<Vec<i64>, Failure> {
+        let set = judge(sessions.to_vec(), &serde_json::from_value(params).unwrap())?;
         Ok(set.changes.iter().map(|change| change.facts["pid"].as_i64().unwrap()).collect())
     }
 
@@ -312,11 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn silence_is_not_taken_for_health() {
+        let hidden =
+            session(1, &json!({"state": null, "backend_start": null, "idle_seconds": null}));
+        let error = propose(std::slice::from_ref(&hidden), json!({})).unwrap_err();
+        assert_eq!(error.code, "terminate_idle_connections::not_visible");
+        assert_eq!(propose(&[hidden, session(2, &json!({}))], json!({})).unwrap(), [2]);
+    }
+
+    #[test]
     fn the_change_can_hit_nobody_else() {
-        let set =
-            judge(&[session(7, &json!({}))], &serde_json::from_value(json!({})).unwrap()).unwrap();
+        let set = judge(vec![session(7, &json!({}))], &serde_json::from_value(json!({})).unwrap())
+            .unwrap();
         let change = &set.changes[0];
-        let Operation::Sql { statement, transactional: true } = &change.operation else {
+        let Operation::Sql { statement, transactional: false } = &change.operation else {
             panic!("no SQL")
         };
         assert_eq!(statement.binds[0], Bind::Int(7));
@@ -329,8 +388,8 @@ mod tests {
 
     #[test]
     fn the_report_counts_those_that_are_gone() {
-        let sessions = [session(1, &json!({})), session(2, &json!({})), session(3, &json!({}))];
-        let set = judge(&sessions, &serde_json::from_value(json!({})).unwrap()).unwrap();
+        let sessions = (1..=3).map(|pid| session(pid, &json!({}))).collect();
+        let set = judge(sessions, &serde_json::from_value(json!({})).unwrap()).unwrap();
         let applied = |ended: Value| Settlement::Applied {
             receipt: Receipt { result: ended, ..Receipt::default() },
         };

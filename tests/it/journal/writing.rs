@@ -251,3 +251,28 @@ async fn a_crash_of_the_memory_journal_loses_what_was_buffered() {
     assert_eq!(left.head().await, journal.head().await);
     assert_eq!(left.verify().await.unwrap().broken, None);
 }
+
+#[test]
+fn many_processes_open_a_new_journal_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids: Vec<_> = std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| futures::executor::block_on(open(dir.path()).head()).unwrap()))
+            .collect();
+        opened.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|head| *head == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn a_place_that_holds_no_journal_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let clock = || Arc::new(TurnedClock::default());
+    let error = SqliteJournal::open(&file, clock(), Redactor::default()).err().unwrap();
+    assert!(matches!(error, JournalError::Storage { full: false, .. }), "{error}");
+    std::fs::write(dir.path().join("journal.db"), "not a database, but long enough").unwrap();
+    let error = SqliteJournal::open(dir.path(), clock(), Redactor::default()).err().unwrap();
+    assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
+}

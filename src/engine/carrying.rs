@@ -1,0 +1,396 @@
+//! Carrying changes out, and undoing them: one after the other, each between a durable start and a
+//! durable end.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Recovered};
+use super::recorder::Gone;
+use super::state::{ChangeState, Work};
+use super::task::{Task, unknown_tool};
+use crate::journal::event::Event;
+use crate::journal::store::Durability;
+use crate::kernel::change::Origin;
+use crate::kernel::{
+    Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass, Settlement,
+    Severity,
+};
+use crate::postgres::{PgEndpoint, ServerFacts};
+use crate::tools::AnyTool;
+use crate::tools::tool::Settled;
+
+/// A set at work in this process.
+pub(super) struct Carry<'a> {
+    task: &'a Task,
+    set: Arc<ChangeSet>,
+    changes: Vec<ChangeState>,
+    direction: Direction,
+    endpoint: Option<PgEndpoint>,
+    expected: Option<ServerFacts>,
+    /// Settlements that are not durable yet; they share a commit with the next start.
+    pending: Vec<Event>,
+    progress: Box<dyn Fn(String) + Send + Sync>,
+}
+
+/// How carrying ended.
+enum Carried {
+    /// Every change is settled.
+    Done,
+    /// It was told to stop between two changes.
+    Stopped,
+    /// A change certainly did not happen.
+    Failed(Failure),
+    /// Nobody can tell whether a change happened.
+    Doubt,
+}
+
+/// What a change's end means for the set.
+enum Step {
+    Next,
+    Again,
+    End(Carried),
+}
+
+impl Task {
+    /// Carries a step's changes out, from the first open one on; with `drain` only settles the one that
+    /// has begun.
+    pub(super) async fn apply(&self, work: Work, drain: bool) -> Result<(), Gone> {
+        let mut carry = match Carry::new(self, &work, Direction::Do) {
+            Ok(carry) => carry,
+            Err(failure) => {
+                return self
+                    .record(vec![self.started(), self.failed(failure)], Durability::Synced)
+                    .await;
+            }
+        };
+        if !drain {
+            carry.pending.push(self.started());
+        }
+        let carried = if self.preview { Carried::Done } else { carry.all(drain).await? };
+        let mut events = std::mem::take(&mut carry.pending);
+        match carried {
+            Carried::Done => events.push(self.report(&carry)),
+            Carried::Stopped | Carried::Doubt => {}
+            Carried::Failed(failure) => events.extend(carry.failed(failure, drain)),
+        }
+        self.record(events, Durability::Synced).await
+    }
+
+    fn report(&self, carry: &Carry<'_>) -> Event {
+        let crate::plan::document::Action::Tool(call) = &self.step.action else {
+            return self.failed(unknown_tool(&self.key));
+        };
+        let Some(AnyTool::Write(tool)) = self.parts.catalog.find(&call.tool) else {
+            return self.failed(unknown_tool(&call.tool));
+        };
+        let settled: Vec<_> = carry
+            .set
+            .changes
+            .iter()
+            .zip(&carry.changes)
+            .filter(|(change, _)| change.origin == Origin::Tool)
+            .map(|(change, state)| Settled {
+                change,
+                settlement: match state {
+                    ChangeState::Settled(settlement) => Some(settlement),
+                    ChangeState::New
+                    | ChangeState::Started { .. }
+                    | ChangeState::InDoubt { .. } => None,
+                },
+            })
+            .collect();
+        match tool.report(&settled) {
+            Ok(output) => Event::StepSucceeded {
+                step: self.key.clone(),
+                output: output.value,
+                history: output.history,
+                seen: Vec::new(),
+            },
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// Undoes a step's changes.
+    pub(super) async fn undo(&self, work: Work, failures: u32) -> Result<(), Gone> {
+        let mut carry = match Carry::new(self, &work, Direction::Undo) {
+            Ok(carry) => carry,
+            Err(failure) => return self.stuck(&failure, Vec::new()).await,
+        };
+        let carried = carry.all(false).await?;
+        let mut events = std::mem::take(&mut carry.pending);
+        match carried {
+            Carried::Done => events.push(Event::StepCompensated { step: self.key.clone() }),
+            Carried::Stopped | Carried::Doubt => {}
+            Carried::Failed(failure) if failures + 1 >= self.step.retry.max_attempts => {
+                return self.stuck(&failure, events).await;
+            }
+            Carried::Failed(_) => {
+                self.record(events, Durability::Synced).await?;
+                let draw = self.parts.ids.draw();
+                let pause = super::retry::delay(&self.step.retry.backoff, failures + 1, draw);
+                self.parts.clock.sleep_until(self.parts.clock.now().plus(pause)).await;
+                return Ok(());
+            }
+        }
+        self.record(events, Durability::Synced).await
+    }
+
+    async fn stuck(&self, failure: &Failure, mut events: Vec<Event>) -> Result<(), Gone> {
+        let why = format!("the changes of `{}` could not be undone: {failure}", self.key);
+        events.push(Event::RunStuck { step: Some(self.key.clone()), why: why.clone() });
+        events.push(Event::NotificationQueued {
+            dedup: format!("{}/stuck/{}", self.run, self.key),
+            severity: Severity::Critical,
+            title: format!("run {} is stuck", self.run),
+            body: why,
+        });
+        self.record(events, Durability::Synced).await
+    }
+}
+
+impl<'a> Carry<'a> {
+    fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
+        let on_database =
+            work.set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
+        let endpoint = if on_database && !task.preview { Some(task.endpoint()?) } else { None };
+        let expected = match &work.server {
+            Value::Null => None,
+            server => Some(serde_json::from_value(server.clone()).map_err(|error| {
+                Failure::permanent("journal::unreadable", format!("the server's facts: {error}"))
+            })?),
+        };
+        let (observer, step) = (Arc::clone(&task.observer), task.key.clone());
+        Ok(Self {
+            task,
+            progress: Box::new(move |text| observer.progress(&step, &text)),
+            set: Arc::clone(&work.set),
+            changes: work.changes.clone(),
+            direction,
+            endpoint,
+            expected,
+            pending: Vec::new(),
+        })
+    }
+
+    async fn all(&mut self, drain: bool) -> Result<Carried, Gone> {
+        let mut index = 0;
+        while index < self.changes.len() {
+            let step = match self.changes[index].clone() {
+                ChangeState::Settled(_) => Step::Next,
+                ChangeState::InDoubt { .. } => Step::End(Carried::Doubt),
+                ChangeState::Started { fingerprint } => self.recover(index, &fingerprint).await?,
+                ChangeState::New if drain || self.task.stop.is_cancelled() => {
+                    Step::End(Carried::Stopped)
+                }
+                ChangeState::New => self.carry_out(index).await?,
+            };
+            match step {
+                Step::Next => index += 1,
+                Step::Again => {}
+                Step::End(carried) => return Ok(carried),
+            }
+        }
+        Ok(Carried::Done)
+    }
+
+    async fn carry_out(&mut self, index: usize) -> Result<Step, Gone> {
+        let set = Arc::clone(&self.set);
+        let change = &set.changes[index];
+        let key = self.key(index);
+        let appliers = Arc::clone(&self.task.parts.appliers);
+        let applier = appliers.of(&change.operation);
+        let fingerprint = if change.recovery == Recovery::Probe {
+            match applier.fingerprint(&self.context(&key, change)).await {
+                Ok(fingerprint) => fingerprint,
+                Err(failure) => return Ok(Step::End(Carried::Failed(failure))),
+            }
+        } else {
+            Value::Null
+        };
+        self.pending.push(Event::ChangeStarted {
+            step: self.task.key.clone(),
+            set: set.digest.clone(),
+            index: place(index),
+            direction: self.direction,
+            fingerprint: fingerprint.clone(),
+        });
+        self.changes[index] = ChangeState::Started { fingerprint: fingerprint.clone() };
+        self.task.record(std::mem::take(&mut self.pending), Durability::Synced).await?;
+        match applier.apply(&self.context(&key, change)).await {
+            Ok(Applied::Done(receipt)) => self.settle(index, Settlement::Applied { receipt }),
+            Ok(Applied::Moot) => self.settle(index, Settlement::Moot),
+            Err(failure) if failure.class == RetryClass::InDoubt => {
+                let step = self.recover(index, &fingerprint).await?;
+                // A change that certainly did not happen failed here; whether it is tried again is for
+                // the retry policy to say.
+                return Ok(match step {
+                    Step::Again => {
+                        Step::End(Carried::Failed(failure.with_class(RetryClass::Transient)))
+                    }
+                    other => other,
+                });
+            }
+            Err(failure) => {
+                self.not_applied(index, failure.clone());
+                return Ok(Step::End(Carried::Failed(failure)));
+            }
+        }
+        Ok(Step::Next)
+    }
+
+    /// Finds out what became of a change that has a start and no end.
+    async fn recover(&mut self, index: usize, fingerprint: &Value) -> Result<Step, Gone> {
+        let set = Arc::clone(&self.set);
+        let change = &set.changes[index];
+        let key = self.key(index);
+        let appliers = Arc::clone(&self.task.parts.appliers);
+        let applier: &dyn Applier = appliers.of(&change.operation);
+        match applier.recover(&self.context(&key, change), fingerprint).await {
+            Ok(Recovered::Applied(receipt)) => {
+                self.settle(index, Settlement::Applied { receipt });
+                Ok(Step::Next)
+            }
+            Ok(Recovered::NotApplied) => {
+                let text = "the process or the connection ended before the change happened";
+                self.not_applied(index, Failure::transient("engine::interrupted", text));
+                Ok(Step::Again)
+            }
+            Ok(Recovered::Unknown(why)) => {
+                self.doubt(index, why).await?;
+                Ok(Step::End(Carried::Doubt))
+            }
+            Err(failure) => Ok(Step::End(Carried::Failed(failure))),
+        }
+    }
+
+    fn settle(&mut self, index: usize, settlement: Settlement) {
+        let applied = matches!(settlement, Settlement::Applied { .. });
+        if let (Operation::Event { name, payload }, true) =
+            (&self.set.changes[index].operation, applied)
+        {
+            self.pending.push(Event::EventPublished {
+                name: name.clone(),
+                payload: payload.clone(),
+                depth: 1,
+            });
+        }
+        self.pending.push(Event::ChangeSettled {
+            step: self.task.key.clone(),
+            index: place(index),
+            direction: self.direction,
+            settlement: settlement.clone(),
+        });
+        self.changes[index] = ChangeState::Settled(settlement);
+    }
+
+    fn not_applied(&mut self, index: usize, failure: Failure) {
+        self.pending.push(Event::ChangeNotApplied {
+            step: self.task.key.clone(),
+            index: place(index),
+            direction: self.direction,
+            failure,
+        });
+        self.changes[index] = ChangeState::New;
+    }
+
+    async fn doubt(&mut self, index: usize, why: String) -> Result<(), Gone> {
+        let task = self.task;
+        let what = &self.set.changes[index].operation;
+        let body = format!("step `{}`, change {index}: {what}\n{why}", task.key);
+        self.pending.push(Event::ChangeInDoubt {
+            step: task.key.clone(),
+            index: place(index),
+            direction: self.direction,
+            why,
+        });
+        self.pending.push(Event::NotificationQueued {
+            dedup: format!("{}/doubt/{}/{}/{index}", task.run, task.key, self.direction),
+            severity: Severity::Critical,
+            title: format!("run {} cannot tell whether a change happened", task.run),
+            body,
+        });
+        self.changes[index] = ChangeState::InDoubt { fingerprint: Value::Null };
+        task.record(std::mem::take(&mut self.pending), Durability::Synced).await
+    }
+
+    /// The events of a try that failed. When no try is left and a change may have happened, a person
+    /// has to look.
+    fn failed(&self, failure: Failure, drain: bool) -> Vec<Event> {
+        let task = self.task;
+        let open = self.changes.iter().position(|c| matches!(c, ChangeState::Started { .. }));
+        let event = task.failed(failure);
+        let is_last = matches!(&event, Event::AttemptFailed { retry_at: None, .. });
+        match (open, event) {
+            (Some(index), Event::AttemptFailed { failure, .. }) if is_last || drain => {
+                let why = format!("it cannot be looked up: {failure}");
+                vec![Event::ChangeInDoubt {
+                    step: task.key.clone(),
+                    index: place(index),
+                    direction: self.direction,
+                    why,
+                }]
+            }
+            (None, _) if drain => Vec::new(),
+            (_, event) => vec![event],
+        }
+    }
+
+    fn key(&self, index: usize) -> ChangeKey {
+        ChangeKey {
+            run: self.task.run.clone(),
+            step: self.task.key.clone(),
+            set: self.set.digest.clone(),
+            index: place(index),
+            direction: self.direction,
+        }
+    }
+
+    fn context<'c>(&'c self, key: &'c ChangeKey, change: &'c Change) -> ApplyContext<'c> {
+        let task = self.task;
+        ApplyContext {
+            key,
+            change,
+            operation: &change.operation,
+            recovery: change.recovery,
+            endpoint: self.endpoint.as_ref(),
+            expected: self.expected.as_ref(),
+            settings: &task.settings,
+            step_timeout: task.step.timeout.0,
+            secrets: &*task.parts.secrets,
+            clock: &*task.parts.clock,
+            kill: &*task.parts.kill,
+            progress: &*self.progress,
+        }
+    }
+}
+
+fn place(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// The set that undoes the settled changes of another one, newest first, and what cannot be undone.
+pub(super) fn inverses(work: &Work) -> (ChangeSet, Vec<String>) {
+    let (mut changes, mut impossible) = (Vec::new(), Vec::new());
+    for (change, state) in work.set.changes.iter().zip(&work.changes).rev() {
+        let ChangeState::Settled(Settlement::Applied { .. }) = state else { continue };
+        // What the engine made for its own needs stays: it serves every run on the target.
+        if change.origin == Origin::Engine {
+            continue;
+        }
+        match &change.inverse {
+            Inverse::By { operation, recovery } => {
+                let why = format!("undoes: {}", change.operation);
+                let mut inverse = Change::new(&change.object, why, operation.clone());
+                inverse.risk = change.risk;
+                inverse.recovery = *recovery;
+                changes.push(inverse);
+            }
+            Inverse::Unneeded => {}
+            Inverse::Impossible { why } => {
+                impossible.push(format!("{} ({}): {why}", change.object, change.operation));
+            }
+        }
+    }
+    (ChangeSet::new(changes), impossible)
+}

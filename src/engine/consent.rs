@@ -1,0 +1,198 @@
+//! Whether a set may be carried out, and who is asked. PURE.
+
+use super::decide::{Command, Walk};
+use super::state::{Approval, NodeId, Phase, Work};
+use crate::journal::event::{Decision, SkipReason};
+use crate::kernel::Failure;
+use crate::plan::document::OnReject;
+
+/// How often an approval of one step is asked for again because its proposal moved.
+const MAX_ASKED: usize = 3;
+
+enum Consent {
+    Given,
+    Ask,
+    Waits(usize),
+    Refused(Failure),
+}
+
+impl Walk<'_> {
+    /// A fan-out asks once, for all items, as soon as every one of them has proposed.
+    pub(super) fn request_for_items(&mut self, id: NodeId, items: &[NodeId]) {
+        let state = self.state;
+        let open = || items.iter().copied().filter(|&item| !state.nodes[item].phase.is_terminal());
+        let proposed =
+            |item: NodeId| state.nodes[item].work.as_ref().is_some_and(|work| !work.stale);
+        if !open().all(proposed) {
+            return;
+        }
+        let covers: Vec<_> = open().filter(|&item| self.must_ask(item)).collect();
+        if !covers.is_empty() {
+            self.push(Command::Request { node: id, covers });
+        }
+    }
+
+    fn must_ask(&self, id: NodeId) -> bool {
+        let node = &self.state.nodes[id];
+        let Some(work) = &node.work else { return false };
+        if work.is_frozen() || work.stale {
+            return false;
+        }
+        matches!(self.consent(id, work), Consent::Ask)
+    }
+
+    pub(super) fn write(&mut self, id: NodeId) {
+        let state = self.state;
+        let node = &state.nodes[id];
+        let Some(work) = &node.work else {
+            self.push(Command::Propose(id));
+            return;
+        };
+        if work.is_frozen() {
+            self.push(Command::Apply(id));
+            return;
+        }
+        // An undecided approval keeps what it shows; everything else is proposed afresh after a pause.
+        let consent = self.consent(id, work);
+        if work.stale && !matches!(consent, Consent::Waits(_)) {
+            self.push(Command::Propose(id));
+            return;
+        }
+        match consent {
+            Consent::Given => self.push(Command::Apply(id)),
+            Consent::Waits(place) => self.waits_for(place),
+            Consent::Refused(failure) => self.push(Command::Fail(id, failure)),
+            Consent::Ask if node.fan_out.is_some() => {}
+            Consent::Ask => self.push(Command::Request { node: id, covers: vec![id] }),
+        }
+    }
+
+    fn waits_for(&mut self, place: usize) {
+        let approval = &self.state.approvals[place];
+        let step = approval.step.clone();
+        if self.next.approvals.contains(&step) {
+            return;
+        }
+        if approval.request.expires_at <= self.situation.now {
+            let expire = Command::Expire { step, approval: place };
+            if !self.next.commands.contains(&expire) {
+                self.push(expire);
+            }
+        } else {
+            self.wake(approval.request.expires_at);
+            self.next.approvals.push(step);
+        }
+    }
+
+    fn consent(&self, id: NodeId, work: &Work) -> Consent {
+        let state = self.state;
+        let key = &state.nodes[id].key;
+        let place = state.approvals.iter().rposition(|known| known.sets.contains_key(key));
+        let Some(place) = place else {
+            return if work.ask.is_empty() || work.set.is_empty() {
+                Consent::Given
+            } else {
+                Consent::Ask
+            };
+        };
+        let approval = &state.approvals[place];
+        let Some(decided) = &approval.decided else { return Consent::Waits(place) };
+        if decided.decision != Decision::Approved {
+            return Consent::Refused(rejected(approval));
+        }
+        let covered = approval.sets.get(key).is_some_and(|shown| work.set.is_covered_by(shown));
+        if covered || work.set.is_empty() {
+            return Consent::Given;
+        }
+        let asked = state.approvals.iter().filter(|known| known.sets.contains_key(key)).count();
+        if asked >= MAX_ASKED {
+            let text = format!("its proposal moved {asked} times while an approval was waited for");
+            return Consent::Refused(
+                Failure::permanent("approval::moving_target", text)
+                    .with_help("start a new run once the target is calm"),
+            );
+        }
+        Consent::Ask
+    }
+
+    pub(super) fn gate(&mut self, id: NodeId, on_reject: OnReject) {
+        let state = self.state;
+        let key = &state.nodes[id].key;
+        if let Some(place) = state.approvals.iter().rposition(|known| known.step == *key) {
+            let approval = &state.approvals[place];
+            match approval.decided.as_ref().map(|decided| decided.decision) {
+                None => self.waits_for(place),
+                Some(Decision::Approved) => self.push(Command::Pass(id)),
+                Some(Decision::Rejected | Decision::Expired) => self.push(match on_reject {
+                    OnReject::Stop => Command::Fail(id, rejected(approval)),
+                    OnReject::SkipDependents => Command::Skip(id, SkipReason::Rejected),
+                }),
+            }
+            return;
+        }
+        let nodes = &state.instances[state.nodes[id].scope].nodes;
+        let mut covers = Vec::new();
+        let mut ready = true;
+        for &index in &state.def(id).covers {
+            ready &= self.prepare(nodes[index], &mut covers);
+        }
+        if ready {
+            self.push(Command::Request { node: id, covers });
+        }
+    }
+
+    /// Brings a step that an approval covers to the point where its proposal is known.
+    fn prepare(&mut self, id: NodeId, covers: &mut Vec<NodeId>) -> bool {
+        let state = self.state;
+        let node = &state.nodes[id];
+        let def = state.def(id);
+        if node.phase.is_terminal() {
+            return true;
+        }
+        if self.situation.in_flight.contains(&id) {
+            return false;
+        }
+        if def.step.when.is_some() && node.condition.is_none() {
+            self.push(Command::Condition(id));
+            return false;
+        }
+        if def.step.for_each.is_some() && node.fan_out.is_none() {
+            let Some(items) = &node.items else {
+                self.push(Command::Items(id));
+                return false;
+            };
+            // Every item is prepared, also behind one that is not ready.
+            let mut ready = true;
+            for &item in items {
+                ready &= self.prepare(item, covers);
+            }
+            return ready;
+        }
+        if let Phase::Backoff { until } = node.phase
+            && until > self.situation.now
+        {
+            self.wake(until);
+            return false;
+        }
+        if node.work.as_ref().is_some_and(|work| !work.stale) {
+            covers.push(id);
+            return true;
+        }
+        self.push(Command::Propose(id));
+        false
+    }
+}
+
+fn rejected(approval: &Approval) -> Failure {
+    let decided = approval.decided.as_ref();
+    let expired = decided.is_some_and(|decided| decided.decision == Decision::Expired);
+    if expired {
+        let text = "nobody approved the changes before the request expired";
+        return Failure::permanent("approval::expired", text).with_help(
+            "start the workflow again; `approvals.expires` sets how long a request is kept",
+        );
+    }
+    let by = decided.map(|decided| decided.by.name.clone()).unwrap_or_default();
+    let reason = decided.map(|decided| decided.reason.clone()).unwrap_or_default();
+    Failure::permanent("approval::rejected", format!("rejected by {by}: {reason}"))
+}

@@ -1,0 +1,125 @@
+//! What expressions see. PURE.
+
+use serde_json::{Map, Value, json};
+
+use super::graph::MAIN;
+use super::state::{InstanceId, NodeId, Phase, RunState};
+use crate::journal::event::Outcome;
+use crate::kernel::RunId;
+use crate::plan::PlanBody;
+use crate::sop::{Reference, Scope};
+
+/// Where an expression stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The scope.
+    pub(super) instance: InstanceId,
+    /// The step, when it belongs to one.
+    pub(super) node: Option<NodeId>,
+}
+
+impl Place {
+    /// The place of a step.
+    pub(super) fn of(state: &RunState, node: NodeId) -> Self {
+        Self { instance: state.nodes[node].scope, node: Some(node) }
+    }
+}
+
+/// What can be seen from a place, restricted to what is referred to.
+pub(super) fn scope_for(
+    (run, body, state): (&RunId, &PlanBody, &RunState),
+    place: Place,
+    references: &[Reference],
+    extra: &[(&str, Value)],
+) -> Scope {
+    let mut scope = Scope::new();
+    for (name, value) in extra {
+        scope.insert((*name).to_owned(), value.clone());
+    }
+    let instance = &state.instances[place.instance];
+    for root in references.iter().map(|reference| reference.root.as_str()) {
+        if scope.contains_key(root) {
+            continue;
+        }
+        let value = match root {
+            "params" => Value::clone(&instance.params),
+            "target" => json!(instance.target),
+            "steps" => steps(state, place.instance, references),
+            "item" => item(state, place.node).map_or(Value::Null, |(_, value)| value),
+            "index" => item(state, place.node).map_or(Value::Null, |(index, _)| json!(index)),
+            "run" => run_facts(run, body, state),
+            "secrets" => secrets(body),
+            _ => Value::Null,
+        };
+        scope.insert(root.to_owned(), value);
+    }
+    scope
+}
+
+/// The item that a step belongs to.
+fn item(state: &RunState, node: Option<NodeId>) -> Option<(usize, Value)> {
+    let (index, item) = state.nodes[node?].item.as_ref()?;
+    Some((*index, item.value.clone()))
+}
+
+fn run_facts(run: &RunId, body: &PlanBody, state: &RunState) -> Value {
+    let failure = state.ending.as_ref().and_then(|ending| ending.failure.as_ref());
+    let outcome = state.ending.as_ref().map_or(Outcome::Running, |ending| ending.outcome);
+    json!({
+        "id": run,
+        "workflow": body.workflow,
+        "created_at": state.created_at,
+        "started_by": state.started_by.as_ref().map(|by| by.name.clone()),
+        "outcome": outcome,
+        "failure": failure.map(|failure| json!({ "code": failure.code, "message": failure.message })),
+    })
+}
+
+/// References stand for secrets; only appliers put the values in.
+fn secrets(body: &PlanBody) -> Value {
+    let names = body.secrets.iter();
+    Value::Object(names.map(|name| (name.clone(), json!(format!("secret:{name}")))).collect())
+}
+
+fn steps(state: &RunState, instance: InstanceId, references: &[Reference]) -> Value {
+    let mut named = Map::new();
+    let whole = references.iter().any(|known| known.root == "steps" && known.path.is_empty());
+    let add = |instance: InstanceId, id: &str, named: &mut Map<String, Value>| {
+        let scope = &state.instances[instance];
+        if let Some(index) = state.graph.scope(scope.def).index_of(id) {
+            named.entry(id).or_insert_with(|| output(state, scope.nodes[index]));
+        }
+    };
+    // Handlers see the steps of the workflow too.
+    let visible: &[InstanceId] = if instance < 3 { &[instance, MAIN] } else { &[instance] };
+    for &instance in visible {
+        if whole {
+            for node in &state.graph.scope(state.instances[instance].def).nodes {
+                add(instance, &node.step.id, &mut named);
+            }
+        } else {
+            let steps = references.iter().filter(|known| known.root == "steps");
+            for id in steps.filter_map(|reference| reference.path.first()) {
+                add(instance, id, &mut named);
+            }
+        }
+    }
+    Value::Object(named)
+}
+
+/// What `steps.X` reads: the output, or an object that says why there is none.
+pub(super) fn output(state: &RunState, id: NodeId) -> Value {
+    let node = &state.nodes[id];
+    match &node.phase {
+        Phase::Succeeded => Value::clone(&node.output),
+        Phase::Failed => {
+            let message = node.failure.as_ref().map(|failure| failure.message.clone());
+            json!({ "failed": true, "skipped": true, "error": message })
+        }
+        Phase::Pending
+        | Phase::Running
+        | Phase::Backoff { .. }
+        | Phase::InDoubt
+        | Phase::Skipped(_) => json!({ "skipped": true }),
+    }
+}

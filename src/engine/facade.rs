@@ -1,0 +1,461 @@
+//! Starting runs, working on them, and deciding about them.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::executor::{ExecuteError, Executor};
+use super::graph::{BadEdge, Graph};
+use super::parts::{Guard, Observer, OwnedElsewhere, Parts};
+use super::precondition;
+use super::programs::Programs;
+use super::state::{ChangeState, IllegalTransition, RunState};
+use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
+use crate::journal::store::{Append, Durability, Entry, Expect, JournalError, Stream};
+use crate::kernel::{Digest, Direction, Failure, RunId};
+use crate::plan::Plan;
+use crate::sop::Sandbox;
+
+/// How a run is started.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// Makes starting idempotent: a second start with the same key gives the first one's run.
+    pub key: Option<String>,
+    /// Who starts it.
+    pub by: Principal,
+    /// Whether changes up to medium risk are approved as the caller.
+    pub yes: bool,
+    /// The run that this one was forked from.
+    pub forked_from: Option<RunId>,
+}
+
+/// What a command on a run cannot do, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The journal refuses or cannot.
+    #[error("the journal could not be written or read")]
+    Journal(#[from] JournalError),
+    /// The run could not be worked on any further.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// Another process works on the run.
+    #[error("run {run} cannot be worked on here")]
+    Owned {
+        /// The run.
+        run: RunId,
+        /// By whom it is held.
+        #[source]
+        source: OwnedElsewhere,
+    },
+    /// The journal holds no plan for the run.
+    #[error("the journal holds no plan {plan} for run {run}")]
+    NoPlan {
+        /// The run.
+        run: RunId,
+        /// The plan.
+        plan: Digest,
+    },
+    /// The plan's edges are broken.
+    #[error("the plan cannot be carried out")]
+    BadPlan(#[from] BadEdge),
+    /// The journal says what cannot be.
+    #[error("the journal of run {run} does not add up")]
+    Illegal {
+        /// The run.
+        run: RunId,
+        /// What.
+        #[source]
+        source: IllegalTransition,
+    },
+    /// Something that the plan relies on moved.
+    #[error("the plan is stale: {moved}")]
+    Stale {
+        /// What moved.
+        moved: String,
+    },
+    /// What is asked for is not possible in the run's present state.
+    #[error("run {run}: {why}")]
+    Refused {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
+        /// What to do instead.
+        help: Option<String>,
+    },
+}
+
+/// Starts runs, works on them, and records decisions about them.
+#[derive(Clone)]
+pub struct Engine {
+    parts: Parts,
+    sandbox: Sandbox,
+}
+
+/// A run as the journal has it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// Its entries.
+    pub entries: Vec<Entry>,
+    /// Its state.
+    pub state: RunState,
+}
+
+impl Engine {
+    /// An engine of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, sandbox: Sandbox::new() }
+    }
+
+    /// What it is made of.
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Records that a run of a plan exists. The run begins when it is executed.
+    pub async fn start(&self, plan: &Plan, options: StartOptions) -> Result<RunId, EngineError> {
+        self.graph(plan)?;
+        self.parts.journal.put_plan(plan).await?;
+        let run = self.parts.ids.run_id();
+        let created = Event::RunCreated {
+            plan: plan.id.clone(),
+            workflow: plan.body.workflow.clone(),
+            target: plan.body.target.clone(),
+            key: options.key,
+            by: options.by,
+            yes: options.yes,
+            forked_from: options.forked_from,
+        };
+        match self.append(&run, Expect::Last(0), created).await {
+            Ok(()) => Ok(run),
+            Err(JournalError::DuplicateKey { run, .. }) => Ok(run),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Works on a run until it is over, or waits for somebody, or is interrupted.
+    pub async fn execute(
+        &self,
+        run: &RunId,
+        interrupt: CancellationToken,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Outcome, EngineError> {
+        let acquired = self.parts.ownership.acquire(run);
+        let guard: Guard =
+            acquired.map_err(|source| EngineError::Owned { run: run.clone(), source })?;
+        let loaded = self.load(run).await?;
+        if let Some((outcome, _)) = loaded.state.finished {
+            return Ok(outcome);
+        }
+        let claim = Append {
+            stream: Stream::Run(run.clone()),
+            expect: Expect::Last(loaded.state.last_seq),
+            events: vec![Event::RunClaimed {
+                by: self.parts.principal.clone(),
+                pid: self.parts.pid,
+            }],
+        };
+        // A decision that came in since the run was read is read with it at the next try.
+        let entries = match self.parts.journal.append(vec![claim], Durability::Synced).await {
+            Err(JournalError::Conflict { .. }) => {
+                drop(guard);
+                return Box::pin(self.execute(run, interrupt, observer)).await;
+            }
+            other => other?,
+        };
+        let mut state = loaded.state;
+        for entry in &entries {
+            let applied = state.apply(&entry.event, entry.at, entry.seq);
+            applied.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
+            observer.event(run, entry.at, &entry.event);
+        }
+        let mut executor = self.executor(run, (loaded.plan, state), observer);
+        if executor.state.preconditions.is_none() && !executor.plan.body.preconditions.is_empty() {
+            self.check_preconditions(&mut executor).await?;
+        }
+        let outcome = executor.work(interrupt).await?;
+        drop(guard);
+        Ok(outcome)
+    }
+
+    fn executor(
+        &self,
+        run: &RunId,
+        (plan, state): (Arc<Plan>, RunState),
+        observer: Arc<dyn Observer>,
+    ) -> Executor {
+        let settings = self.parts.settings.settings(&plan.body.target);
+        let programs = Arc::new(Programs::new(self.sandbox.clone()));
+        let run = (run.clone(), plan);
+        Executor::new((self.parts.clone(), settings), run, state, (programs, observer))
+    }
+
+    async fn check_preconditions(&self, executor: &mut Executor) -> Result<(), EngineError> {
+        let found = precondition::take(&self.parts, &executor.plan).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) => return self.end_at_once(executor, failure).await,
+        };
+        let moved = precondition::moved(&executor.plan.body.preconditions, &found);
+        executor.record(vec![Event::PreconditionsTaken { found }], Durability::Buffered).await?;
+        match moved {
+            None => Ok(()),
+            Some(moved) => {
+                let text = format!("the plan is stale: {moved}");
+                let failure = Failure::permanent("plan::stale", text)
+                    .with_help("make the plan again with `lakeops plan --preview -o`");
+                self.end_at_once(executor, failure).await
+            }
+        }
+    }
+
+    async fn end_at_once(
+        &self,
+        executor: &mut Executor,
+        failure: Failure,
+    ) -> Result<(), EngineError> {
+        let outcome = Outcome::Failed;
+        let failure = Some(failure);
+        let end = Event::EndingBegan { outcome, compensate: false, scope: None, failure };
+        Ok(executor.record(vec![end], Durability::Synced).await?)
+    }
+
+    /// Runs the reads and proposals of a plan against a journal in memory; nothing is carried out, and
+    /// what needs a decision is taken as approved.
+    pub async fn preview(
+        &self,
+        plan: &Plan,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Loaded, EngineError> {
+        let options = StartOptions {
+            key: None,
+            by: self.parts.principal.clone(),
+            yes: false,
+            forked_from: None,
+        };
+        let run = self.start(plan, options).await?;
+        let loaded = self.load(&run).await?;
+        let claimed = Event::RunClaimed { by: self.parts.principal.clone(), pid: self.parts.pid };
+        self.append(&run, Expect::Last(loaded.state.last_seq), claimed).await?;
+        let loaded = self.load(&run).await?;
+        let mut executor = self.executor(&run, (loaded.plan, loaded.state), observer);
+        executor.preview = true;
+        executor.work(CancellationToken::new()).await?;
+        self.load(&run).await
+    }
+
+    /// A run as the journal has it.
+    pub async fn load(&self, run: &RunId) -> Result<Loaded, EngineError> {
+        let entries = self.parts.journal.read(&Stream::Run(run.clone()), 0).await?;
+        let created = entries.iter().find_map(|entry| match &entry.event {
+            Event::RunCreated { plan, .. } => Some(plan.clone()),
+            _ => None,
+        });
+        let Some(plan_id) = created else {
+            let prefix = run.to_string();
+            return Err(JournalError::NoSuchRun { prefix, found: 0 }.into());
+        };
+        let Some(plan) = self.parts.journal.plan(&plan_id).await? else {
+            return Err(EngineError::NoPlan { run: run.clone(), plan: plan_id });
+        };
+        let graph = Arc::new(self.graph(&plan)?);
+        let params = Value::Object(plan.body.params.clone());
+        let state = RunState::new(graph, params, &plan.body.target);
+        let state = state
+            .replay(&entries)
+            .map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
+        Ok(Loaded { plan: Arc::new(plan), entries, state })
+    }
+
+    fn graph(&self, plan: &Plan) -> Result<Graph, BadEdge> {
+        let is_write =
+            |tool: &str| self.parts.catalog.find(tool).is_some_and(|tool| tool.is_write());
+        Graph::of(&plan.body, &is_write)
+    }
+
+    async fn append(&self, run: &RunId, expect: Expect, event: Event) -> Result<(), JournalError> {
+        let append = Append { stream: Stream::Run(run.clone()), expect, events: vec![event] };
+        self.parts.journal.append(vec![append], Durability::Synced).await.map(drop)
+    }
+
+    /// Records a decision: `make` looks at the run and says which event to record. Checked and recorded
+    /// without anything else of the run coming in between.
+    async fn decide<T>(
+        &self,
+        run: &RunId,
+        make: impl Fn(&Loaded) -> Result<(Event, T), EngineError>,
+    ) -> Result<T, EngineError> {
+        loop {
+            let loaded = self.load(run).await?;
+            let last = loaded.entries.last().map_or(0, |entry| entry.seq);
+            let (event, answer) = make(&loaded)?;
+            match self.append(run, Expect::Last(last), event).await {
+                Ok(()) => return Ok(answer),
+                Err(JournalError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Approves or rejects what a step waits for. `digest` is what the person saw; `None`: whatever
+    /// waits now. Returns the step.
+    pub async fn decide_approval(
+        &self,
+        (run, step): (&RunId, Option<&str>),
+        digest: Option<&Digest>,
+        decision: Decision,
+        (by, reason): (&Principal, &str),
+    ) -> Result<String, EngineError> {
+        let refuse = |why: String, help: Option<&str>| EngineError::Refused {
+            run: run.clone(),
+            why,
+            help: help.map(str::to_owned),
+        };
+        self.decide(run, |loaded| {
+            let now = self.parts.clock.now();
+            let open = |key: Option<&str>| {
+                let open = loaded.state.approvals.iter().filter(|a| a.decided.is_none());
+                open.filter(|a| key.is_none_or(|key| a.step == key)).collect::<Vec<_>>()
+            };
+            let approval = match (open(step).as_slice(), step) {
+                ([one], _) => (*one).clone(),
+                ([], Some(step)) => {
+                    let waits: Vec<_> = open(None).iter().map(|a| a.step.clone()).collect();
+                    let help =
+                        (!waits.is_empty()).then(|| format!("waiting: {}", waits.join(", ")));
+                    return Err(refuse(format!("no approval of `{step}` waits"), help.as_deref()));
+                }
+                ([], None) => return Err(refuse("no approval waits".to_owned(), None)),
+                (several, _) => {
+                    let names: Vec<_> = several.iter().map(|a| a.step.as_str()).collect();
+                    let help = format!("name the step: {}", names.join(", "));
+                    return Err(refuse("several approvals wait".to_owned(), Some(&help)));
+                }
+            };
+            if loaded.state.finished.is_some() {
+                return Err(refuse("it is over".to_owned(), None));
+            }
+            if digest.is_some_and(|digest| *digest != approval.request.digest) {
+                let why = "the changes are not those that you saw".to_owned();
+                return Err(refuse(why, Some("look again: `lakeops approvals`")));
+            }
+            if now >= approval.request.expires_at && decision == Decision::Approved {
+                let why = format!("the request expired at {}", approval.request.expires_at);
+                return Err(refuse(why, Some("start the workflow again")));
+            }
+            let allow_self =
+                self.parts.settings.settings(&loaded.plan.body.target).approvals.allow_self;
+            let starter = loaded.state.started_by.as_ref().map(|starter| &starter.name);
+            if decision == Decision::Approved && !allow_self && starter == Some(&by.name) {
+                let why = format!("{} started it and may not approve it", by.name);
+                return Err(refuse(
+                    why,
+                    Some("ask another person (`approvals.allow_self` is false)"),
+                ));
+            }
+            let event = Event::ApprovalDecided {
+                step: approval.step.clone(),
+                digest: approval.request.digest.clone(),
+                decision,
+                by: by.clone(),
+                reason: reason.to_owned(),
+            };
+            Ok((event, approval.step.clone()))
+        })
+        .await
+    }
+
+    /// Asks a run to end; with `compensate`, after undoing what it did.
+    pub async fn cancel(
+        &self,
+        run: &RunId,
+        compensate: bool,
+        (by, reason): (&Principal, &str),
+    ) -> Result<(), EngineError> {
+        self.decide(run, |loaded| {
+            if let Some((outcome, _)) = loaded.state.finished {
+                let why = format!("it is over: {}", outcome.as_str());
+                return Err(EngineError::Refused { run: run.clone(), why, help: None });
+            }
+            let (by, reason) = (by.clone(), reason.to_owned());
+            Ok((Event::CancelRequested { by, compensate, reason }, ()))
+        })
+        .await
+    }
+
+    /// Says what became of a change in doubt: the only one, or that of a step (and index).
+    pub async fn settle(
+        &self,
+        (run, step, index): (&RunId, Option<&str>, Option<u32>),
+        verdict: DoubtVerdict,
+        (by, reason): (&Principal, &str),
+    ) -> Result<(String, u32), EngineError> {
+        let refuse = |why: String, help: Option<String>| EngineError::Refused {
+            run: run.clone(),
+            why,
+            help,
+        };
+        self.decide(run, |loaded| {
+            let doubts = doubts(&loaded.state);
+            let fits = doubts.iter().filter(|(key, place, _)| {
+                step.is_none_or(|step| step == key) && index.is_none_or(|index| index == *place)
+            });
+            let (step, index, direction) = match fits.collect::<Vec<_>>().as_slice() {
+                [one] => (*one).clone(),
+                [] => return Err(refuse("no such change is in doubt".to_owned(), None)),
+                several => {
+                    let names: Vec<_> =
+                        several.iter().map(|(key, index, _)| format!("{key} {index}")).collect();
+                    let help = format!("name the step and the change: {}", names.join(", "));
+                    return Err(refuse("several changes are in doubt".to_owned(), Some(help)));
+                }
+            };
+            let event = Event::DoubtSettled {
+                step: step.clone(),
+                index,
+                direction,
+                verdict,
+                by: by.clone(),
+                reason: reason.to_owned(),
+            };
+            Ok((event, (step, index)))
+        })
+        .await
+    }
+
+    /// Says that a person took care of what a run was stuck at.
+    pub async fn unstick(
+        &self,
+        run: &RunId,
+        (by, reason): (&Principal, &str),
+    ) -> Result<(), EngineError> {
+        self.decide(run, |loaded| {
+            if loaded.state.stuck.is_none() {
+                let why = "it is not stuck".to_owned();
+                return Err(EngineError::Refused { run: run.clone(), why, help: None });
+            }
+            Ok((Event::Unstuck { by: by.clone(), reason: reason.to_owned() }, ()))
+        })
+        .await
+    }
+}
+
+/// The changes of a run that nobody can tell the end of.
+pub fn doubts(state: &RunState) -> Vec<(String, u32, Direction)> {
+    let mut found = Vec::new();
+    for node in &state.nodes {
+        let done = node.work.as_ref().map(|work| (work, Direction::Do));
+        let undone = node.undo.as_ref().map(|undo| (&undo.work, Direction::Undo));
+        for (work, direction) in done.into_iter().chain(undone) {
+            for (index, change) in (0_u32..).zip(&work.changes) {
+                if matches!(change, ChangeState::InDoubt { .. }) {
+                    found.push((node.key.clone(), index, direction));
+                }
+            }
+        }
+    }
+    found
+}

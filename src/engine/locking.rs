@@ -1,0 +1,100 @@
+//! Locks of runs and steps: queued first in, first out.
+
+use serde_json::{Value, json};
+
+use super::environment::Place;
+use super::executor::{ExecuteError, Executor};
+use super::state::NodeId;
+use crate::journal::event::{Event, Outcome};
+use crate::journal::store::Durability::{Buffered, Synced};
+use crate::kernel::Failure;
+use crate::plan::document::Action;
+
+impl Executor {
+    pub(super) async fn lock_step(&mut self, id: NodeId) -> Result<bool, ExecuteError> {
+        let step = &self.state.def(id).step;
+        let place = Place::of(&self.state, id);
+        let filled = match (&step.lock, &step.action) {
+            (Some(template), _) => self.fill(place, &json!(template), &[]),
+            (None, Action::Workflow(embedded)) => self
+                .child_params(id)
+                .and_then(|params| self.fill(place, &json!(embedded.lock), &[("params", params)])),
+            (None, _) => Ok(Value::Null),
+        };
+        match filled {
+            Ok(Value::String(lock)) if !lock.is_empty() => self.lock(&lock, Some(id)).await,
+            Ok(Value::Object(target)) => {
+                self.lock(&Value::Object(target).to_string(), Some(id)).await
+            }
+            Ok(_) => {
+                let failure = Failure::permanent("engine::invalid_lock", "`lock` is not a text");
+                self.record(vec![self.failed(id, failure)], Buffered).await?;
+                Ok(true)
+            }
+            Err(failure) => {
+                self.record(vec![self.failed(id, failure)], Buffered).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Queues for a lock, or takes it when the run is at the front of the queue. What the run itself or
+    /// an embedding step holds is held.
+    pub(super) async fn lock(
+        &mut self,
+        lock: &str,
+        owner: Option<NodeId>,
+    ) -> Result<bool, ExecuteError> {
+        let step = owner.map(|id| self.state.nodes[id].key.clone());
+        let acquired = || Event::LockAcquired { lock: lock.to_owned(), step: step.clone() };
+        let Some(known) = self.state.locks.get(lock).cloned() else {
+            let queued = Event::LockQueued { lock: lock.to_owned(), step: step.clone() };
+            if self.preview {
+                self.record(vec![queued, acquired()], Buffered).await?;
+            } else {
+                self.record(vec![queued], Synced).await?;
+            }
+            return Ok(true);
+        };
+        if known.held {
+            let reentrant = match (&known.owner, &step) {
+                (None, _) => true,
+                (Some(holder), Some(step)) => {
+                    holder == step || step.starts_with(&format!("{holder}/"))
+                }
+                (Some(_), None) => false,
+            };
+            if reentrant {
+                self.record(vec![acquired()], Buffered).await?;
+            }
+            return Ok(reentrant);
+        }
+        if known.owner != step {
+            return Ok(false);
+        }
+        let holder = self.parts.journal.lock_holder(lock).await;
+        if holder.map_err(|source| self.journal_error(source))?.as_ref() == Some(&self.run) {
+            self.record(vec![acquired()], Synced).await?;
+            return Ok(true);
+        }
+        let wait = self.settings.limits.lock_wait;
+        if self.now() < known.since.plus(wait.0) {
+            return Ok(false);
+        }
+        let text = format!("lock `{lock}` was not free within {wait}");
+        let failure = Failure::transient("engine::lock_wait", text)
+            .with_help("`lakeops runs` shows who works; `limits.lock_wait` sets how long to queue");
+        let release = Event::LockReleased { lock: lock.to_owned(), step: step.clone() };
+        let end = match owner {
+            Some(id) => self.failed(id, failure),
+            None => Event::EndingBegan {
+                outcome: Outcome::Failed,
+                compensate: false,
+                scope: None,
+                failure: Some(failure),
+            },
+        };
+        self.record(vec![release, end], Synced).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,107 @@
+//! What the engine is made of: every outside thing comes in here, as a trait.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::apply::{Appliers, SecretSource};
+use crate::config::Settings;
+use crate::journal::event::{Event, Principal};
+use crate::journal::store::Journal;
+use crate::kernel::{Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp};
+use crate::postgres::PgEndpoint;
+use crate::tools::Catalog;
+
+/// Where the database of a target is.
+pub trait Endpoints: Send + Sync {
+    /// The endpoint of a target under a connection.
+    fn endpoint(&self, connection: &str, target: &Target) -> Result<PgEndpoint, Failure>;
+}
+
+/// The settings as they hold for a target.
+pub trait SettingsSource: Send + Sync {
+    /// The settings of a target.
+    fn settings(&self, target: &Target) -> Settings;
+}
+
+impl SettingsSource for Settings {
+    fn settings(&self, _target: &Target) -> Settings {
+        self.clone()
+    }
+}
+
+/// Sees to it that a run has one executor.
+pub trait Ownership: Send + Sync {
+    /// Takes a run. It is held until the guard is dropped or the process dies.
+    fn acquire(&self, run: &RunId) -> Result<Guard, OwnedElsewhere>;
+}
+
+/// Holds a run.
+pub type Guard = Box<dyn Any + Send>;
+
+/// A run that another process works on, or whose holder cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OwnedElsewhere {
+    /// It is held.
+    #[error("{holder} works on it")]
+    Held {
+        /// Who.
+        holder: String,
+    },
+    /// It cannot be taken.
+    #[error("it cannot be locked: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Delivers messages to people, at least once.
+pub trait Notifier: Send + Sync {
+    /// Delivers one.
+    fn notify(&self, severity: Severity, title: &str, body: &str);
+}
+
+/// Watches a run: progress for people. It is told after the fact and decides nothing.
+pub trait Observer: Send + Sync {
+    /// An event was appended.
+    fn event(&self, _run: &RunId, _at: Timestamp, _event: &Event) {}
+    /// A step has something to say about its progress.
+    fn progress(&self, _step: &str, _text: &str) {}
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// What the engine is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where everything is recorded.
+    pub journal: Arc<dyn Journal>,
+    /// One executor per run.
+    pub ownership: Arc<dyn Ownership>,
+    /// All tools.
+    pub catalog: Catalog,
+    /// What carries changes out.
+    pub appliers: Arc<Appliers>,
+    /// Where databases are.
+    pub endpoints: Arc<dyn Endpoints>,
+    /// Settings by target.
+    pub settings: Arc<dyn SettingsSource>,
+    /// Secrets by name.
+    pub secrets: Arc<dyn SecretSource + Send + Sync>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Identifiers and random draws.
+    pub ids: Arc<dyn IdSource>,
+    /// Boundaries where a test kills the process.
+    pub kill: Arc<dyn KillPoints>,
+    /// Messages to people.
+    pub notifier: Arc<dyn Notifier>,
+    /// Whose process this is.
+    pub principal: Principal,
+    /// The number of this process.
+    pub pid: u32,
+}

@@ -1,0 +1,290 @@
+//! Asking a tool what it would do, and judging its answer: policy, caps, approvals.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::apply::{is_set_up, setup_changes};
+use super::looking::journal_failure;
+use super::programs::Programs;
+use super::recorder::Gone;
+use super::state::Work;
+use super::task::{Looked, Task, unknown_tool};
+use super::{carrying, window};
+use crate::journal::event::Event;
+use crate::journal::store::{Durability, EntryFilter};
+use crate::kernel::{ChangeSet, Failure, Operation, Recovery, Risk, Settlement};
+use crate::plan::document::{Action, ApprovalMode};
+use crate::postgres::PgReader;
+use crate::sop::Scope;
+use crate::tools::AnyTool;
+
+/// What the run has done so far, for caps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SoFar {
+    pub(super) changes: u64,
+    pub(super) cost: BTreeMap<String, u64>,
+    pub(super) max_changes: Option<u32>,
+}
+
+/// What the policy says of a set.
+struct Verdict {
+    ask: Vec<String>,
+    refuse: Vec<String>,
+    trace: Vec<Value>,
+}
+
+impl Task {
+    /// Asks the write tool what it would do.
+    pub(super) async fn propose(&self, programs: Arc<Programs>, so_far: SoFar) -> Result<(), Gone> {
+        let Action::Tool(call) = &self.step.action else { return Ok(()) };
+        let reader = self.reader();
+        let proposed = self.within(self.step.timeout.0, async {
+            let (set, server) = self.proposal(&reader, &call.tool, self.arguments.clone()).await?;
+            let verdict = self.judge(&programs, &set, &so_far, &call.tool).await?;
+            Ok((set, server, verdict))
+        });
+        let event = match proposed.await {
+            Looked::Aborted => return Ok(()),
+            Looked::Done(Ok((set, server, verdict))) if verdict.refuse.is_empty() => {
+                Event::ChangesProposed {
+                    step: self.key.clone(),
+                    arguments: self.arguments.clone(),
+                    ask: verdict.ask,
+                    policy: json!(verdict.trace),
+                    set,
+                    server,
+                }
+            }
+            Looked::Done(Ok((_, _, verdict))) => {
+                let text = format!("refused: {}", verdict.refuse.join("; "));
+                self.failed(Failure::permanent("policy::refused", text))
+            }
+            Looked::Done(Err(failure)) => self.failed(failure),
+        };
+        reader.close().await;
+        self.record(vec![event], Durability::Buffered).await
+    }
+
+    /// Works out what undoes the step's changes: its `compensate`, or their own inverses.
+    pub(super) async fn propose_undo(&self, work: Work) -> Result<(), Gone> {
+        let (mut set, impossible) = carrying::inverses(&work);
+        let mut server = work.server.clone();
+        let mut listed = impossible;
+        if let Some(call) = &self.step.compensate {
+            let reader = self.reader();
+            let proposed = self.proposal(&reader, &call.tool, self.arguments.clone()).await;
+            reader.close().await;
+            match proposed {
+                Ok((replacement, on)) => {
+                    set = replacement;
+                    server = on;
+                    listed = Vec::new();
+                }
+                Err(failure) => {
+                    let why =
+                        format!("the undoing of `{}` cannot be proposed: {failure}", self.key);
+                    let stuck = Event::RunStuck { step: Some(self.key.clone()), why };
+                    return self.record(vec![stuck], Durability::Synced).await;
+                }
+            }
+        }
+        let step = self.key.clone();
+        let event = Event::CompensationProposed { step, set, impossible: listed, server };
+        self.record(vec![event], Durability::Buffered).await
+    }
+
+    async fn proposal(
+        &self,
+        reader: &PgReader,
+        tool: &str,
+        arguments: Value,
+    ) -> Result<(ChangeSet, Value), Failure> {
+        let Some(AnyTool::Write(found)) = self.parts.catalog.find(tool) else {
+            return Err(unknown_tool(tool));
+        };
+        let mut set = found.propose(&self.context(reader), arguments).await?;
+        let on_database =
+            set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
+        if !on_database {
+            return Ok((set, Value::Null));
+        }
+        let keyed = set.changes.iter().any(|change| change.recovery == Recovery::Transactional);
+        if keyed && !is_set_up(reader).await? {
+            let changes = setup_changes().into_iter().chain(set.changes).collect();
+            set = ChangeSet::new(changes);
+        }
+        Ok((set, json!(reader.server().await?)))
+    }
+
+    async fn judge(
+        &self,
+        programs: &Programs,
+        set: &ChangeSet,
+        so_far: &SoFar,
+        tool: &str,
+    ) -> Result<Verdict, Failure> {
+        let mut verdict = Verdict { ask: Vec::new(), refuse: Vec::new(), trace: Vec::new() };
+        if set.is_empty() {
+            return Ok(verdict);
+        }
+        let risk = self.step.risk.max(set.risk());
+        match self.step.approval {
+            ApprovalMode::Required => verdict.ask.push("required by the workflow".to_owned()),
+            ApprovalMode::Auto if risk >= self.settings.approvals.ask_from => {
+                verdict.ask.push(format!("risk {risk}"));
+            }
+            ApprovalMode::Never if risk == Risk::High => verdict
+                .refuse
+                .push("`approval: never` stands beside a change of high risk".to_owned()),
+            ApprovalMode::Auto | ApprovalMode::Never => {}
+        }
+        let count = u64::try_from(set.changes.len()).unwrap_or(u64::MAX);
+        if let Some(most) = so_far.max_changes {
+            let total = so_far.changes.saturating_add(count);
+            if total > u64::from(most) {
+                verdict.refuse.push(format!("{total} changes are more than `max_changes: {most}`"));
+            }
+        }
+        if let Some(policy) = &self.plan.body.policy {
+            self.ask_policy(programs, policy, (set, so_far, tool), &mut verdict).await?;
+        }
+        Ok(verdict)
+    }
+
+    async fn ask_policy(
+        &self,
+        programs: &Programs,
+        policy: &str,
+        (set, so_far, tool): (&ChangeSet, &SoFar, &str),
+        verdict: &mut Verdict,
+    ) -> Result<(), Failure> {
+        let now = self.parts.clock.now();
+        let frozen = self.frozen().await?;
+        let mut run_cost = so_far.cost.clone();
+        let mut day_cost = self.cost_of_day().await?;
+        let window = window::state(&self.settings.windows, now)?;
+        for (place, change) in (0_u64..).zip(&set.changes) {
+            let scope: Scope = [
+                (
+                    "change",
+                    json!({
+                        "kind": change.operation.kind(),
+                        "object": change.object,
+                        "risk": self.step.risk.max(change.risk),
+                        "recovery": change.recovery,
+                        "independent": change.independent,
+                        "cost": change.cost,
+                        "tool": tool,
+                        "step": self.key,
+                    }),
+                ),
+                (
+                    "run",
+                    json!({ "changes_so_far": so_far.changes + place, "cost_so_far": run_cost }),
+                ),
+                ("day", json!({ "cost_so_far": day_cost })),
+                ("caps", json!(self.settings.caps)),
+                ("window", window.clone()),
+                ("frozen", json!(frozen)),
+                ("target", json!(self.target)),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+            let evaluated = programs.script(&self.plan.body, policy, &scope)?;
+            let reasons = evaluated.value["reasons"].as_array().into_iter().flatten();
+            let reasons = reasons.filter_map(Value::as_str).map(str::to_owned);
+            match evaluated.value["verdict"].as_str() {
+                Some("allow") => {}
+                Some("ask") => extend_new(&mut verdict.ask, reasons),
+                Some("refuse") => extend_new(&mut verdict.refuse, reasons),
+                _ => {
+                    let text = format!("`{policy}` returned no verdict of allow, ask or refuse");
+                    return Err(Failure::permanent("policy::invalid", text));
+                }
+            }
+            verdict.trace.push(json!({
+                "change": place,
+                "verdict": evaluated.value["verdict"],
+                "reasons": evaluated.value["reasons"],
+                "rules": evaluated.rules,
+            }));
+            for (name, amount) in &change.cost {
+                *run_cost.entry(name.clone()).or_default() += amount;
+                *day_cost.entry(name.clone()).or_default() += amount;
+            }
+        }
+        Ok(())
+    }
+
+    /// The reason of the freeze that holds for the target, when one does.
+    async fn frozen(&self) -> Result<Option<String>, Failure> {
+        let filter = EntryFilter { kinds: vec!["override".to_owned()], ..EntryFilter::default() };
+        let now = self.parts.clock.now();
+        let target = self.target.to_string();
+        let mut frozen = None;
+        for entry in
+            self.parts.journal.entries(filter).await.map_err(|error| journal_failure(&error))?
+        {
+            let Event::Override { what, by, reason, expires } = entry.event else { continue };
+            let Some((verb, of)) = what.split_once(' ') else { continue };
+            if of != "*" && of != target {
+                continue;
+            }
+            let over = expires.is_some_and(|span| entry.at.plus(span.0) <= now);
+            match verb {
+                "freeze" if !over => frozen = Some(format!("frozen by {}: {reason}", by.name)),
+                "thaw" | "freeze" => frozen = None,
+                _ => {}
+            }
+        }
+        Ok(frozen)
+    }
+
+    /// What the changes of the last 24 hours cost, over all runs.
+    async fn cost_of_day(&self) -> Result<BTreeMap<String, u64>, Failure> {
+        let now = self.parts.clock.now();
+        let day = Duration::from_hours(24).as_millis();
+        let since = now.as_millis().saturating_sub(i64::try_from(day).unwrap_or(i64::MAX));
+        let filter = EntryFilter {
+            kinds: ["changes_proposed", "change_settled"].map(str::to_owned).into(),
+            since: Some(crate::kernel::Timestamp::from_millis(since)),
+            ..EntryFilter::default()
+        };
+        let mut sets: BTreeMap<(String, String), ChangeSet> = BTreeMap::new();
+        let mut cost = BTreeMap::new();
+        for entry in
+            self.parts.journal.entries(filter).await.map_err(|error| journal_failure(&error))?
+        {
+            match entry.event {
+                Event::ChangesProposed { step, set, .. } => {
+                    sets.insert((entry.stream, step), set);
+                }
+                Event::ChangeSettled {
+                    step,
+                    index,
+                    direction: crate::kernel::Direction::Do,
+                    settlement: Settlement::Applied { .. },
+                } => {
+                    let set = sets.get(&(entry.stream, step));
+                    let change = usize::try_from(index).ok().and_then(|at| set?.changes.get(at));
+                    for (name, amount) in change.into_iter().flat_map(|change| &change.cost) {
+                        *cost.entry(name.clone()).or_default() += amount;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(cost)
+    }
+}
+
+fn extend_new(known: &mut Vec<String>, more: impl Iterator<Item = String>) {
+    for reason in more {
+        if !known.contains(&reason) {
+            known.push(reason);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One step at work: what its task is given, and what every kind of task does alike.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::{Observer, Parts};
+use super::recorder::{Gone, Recorder};
+use super::retry::retry_at;
+use crate::config::Settings;
+use crate::journal::event::{Event, StepKey};
+use crate::journal::store::Durability;
+use crate::kernel::{Failure, RunId, Target};
+use crate::plan::{Plan, PlannedStep};
+use crate::postgres::{PgEndpoint, PgReader};
+use crate::tools::tool::ToolOutput;
+use crate::tools::{AnyTool, ReadContext};
+
+/// A step at work.
+pub(super) struct Task {
+    pub(super) parts: Parts,
+    pub(super) run: RunId,
+    pub(super) plan: Arc<Plan>,
+    pub(super) key: StepKey,
+    pub(super) step: Arc<PlannedStep>,
+    pub(super) target: Target,
+    pub(super) settings: Settings,
+    /// Tries before this one.
+    pub(super) attempts: u32,
+    /// The arguments with every expression resolved.
+    pub(super) arguments: Value,
+    pub(super) recorder: Recorder,
+    /// No further change is started once it is cancelled.
+    pub(super) stop: CancellationToken,
+    /// Reads are dropped once it is cancelled.
+    pub(super) abort: CancellationToken,
+    pub(super) observer: Arc<dyn Observer>,
+    /// Whether nothing is carried out: a preview.
+    pub(super) preview: bool,
+}
+
+/// How looking ended.
+pub(super) enum Looked<T> {
+    /// With a result or a failure.
+    Done(Result<T, Failure>),
+    /// The run is ending or parking; nothing is recorded.
+    Aborted,
+}
+
+impl Task {
+    /// The number of this try.
+    pub(super) const fn attempt(&self) -> u32 {
+        self.attempts + 1
+    }
+
+    /// The event that begins this try.
+    pub(super) fn started(&self) -> Event {
+        Event::AttemptStarted {
+            step: self.key.clone(),
+            attempt: self.attempt(),
+            arguments: self.arguments.clone(),
+        }
+    }
+
+    /// The event that ends this try without success, with the time of the next one.
+    pub(super) fn failed(&self, failure: Failure) -> Event {
+        let now = (self.parts.clock.now(), self.parts.ids.draw());
+        let retry_at = retry_at(&self.step.retry, self.attempt(), &failure, now);
+        Event::AttemptFailed { step: self.key.clone(), attempt: self.attempt(), failure, retry_at }
+    }
+
+    pub(super) async fn record(
+        &self,
+        events: Vec<Event>,
+        durability: Durability,
+    ) -> Result<(), Gone> {
+        self.recorder.record(events, durability).await
+    }
+
+    /// The endpoint of the step's database.
+    pub(super) fn endpoint(&self) -> Result<PgEndpoint, Failure> {
+        self.parts.endpoints.endpoint(&self.plan.body.connection, &self.target)
+    }
+
+    /// A read-only session on the step's database; connects on first use.
+    pub(super) fn reader(&self) -> PgReader {
+        let name = format!("lakeops:{}", self.run);
+        match self.endpoint() {
+            Ok(endpoint) => PgReader::new(endpoint, &self.settings.limits, &name),
+            Err(failure) => PgReader::unavailable(failure),
+        }
+    }
+
+    /// Awaits something that only looks: within a time, and as long as nobody aborts.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        look: impl Future<Output = Result<T, Failure>>,
+    ) -> Looked<T> {
+        let deadline = self.parts.clock.now().plus(limit);
+        tokio::select! {
+            biased;
+            () = self.abort.cancelled() => Looked::Aborted,
+            result = look => Looked::Done(result),
+            () = self.parts.clock.sleep_until(deadline) => {
+                let limit = humantime::format_duration(limit);
+                let text = format!("step `{}` took longer than {limit}", self.key);
+                Looked::Done(Err(Failure::transient("engine::timeout", text)
+                    .with_help("raise `timeout` of the step, or find out what it waits for")))
+            }
+        }
+    }
+
+    /// Runs a read tool.
+    pub(super) async fn read(
+        &self,
+        reader: &PgReader,
+        tool: &str,
+        arguments: Value,
+    ) -> Result<ToolOutput, Failure> {
+        let Some(AnyTool::Read(found)) = self.parts.catalog.find(tool) else {
+            return Err(unknown_tool(tool));
+        };
+        found.read(&self.context(reader), arguments).await
+    }
+
+    /// The read-only context of a tool.
+    pub(super) fn context<'a>(&'a self, reader: &'a PgReader) -> ReadContext<'a> {
+        ReadContext {
+            pg: reader,
+            clock: &*self.parts.clock,
+            settings: &self.settings,
+            target: &self.target,
+            earlier: &[],
+        }
+    }
+}
+
+/// A tool that this version does not have, or not of the kind that the plan says.
+pub(super) fn unknown_tool(tool: &str) -> Failure {
+    let text = format!("this version has no tool `{tool}` of the kind that the plan was made for");
+    Failure::permanent("plan::unknown_tool", text).with_help("make the plan again")
+}

@@ -1,0 +1,7 @@
+//! Appliers on a real server: exactly once, or a clear word on why not.
+
+mod elsewhere;
+mod outside;
+mod proxy;
+mod transactional;
+mod world;
