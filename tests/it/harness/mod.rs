@@ -3,6 +3,8 @@
 //! One throw-away server for each test process: it stops when the process ends, however it ends, and
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
+pub(crate) mod crash;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

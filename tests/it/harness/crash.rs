@@ -1,0 +1,185 @@
+//! Kills a process that carries a plan out: at the nth boundary, or at any moment. Reusable for every
+//! tool and workflow: give it a plan and a database.
+//!
+//! The process is this test binary again, running [`crash_child`] only.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakeops::config::Settings;
+use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
+use lakeops::engine::kill::ArmedKill;
+use lakeops::engine::parts::{Endpoints, Notifier, Parts, Unobserved};
+use lakeops::engine::{Engine, RunLocks, StartOptions};
+use lakeops::journal::event::Decision;
+use lakeops::journal::store::RunFilter;
+use lakeops::journal::{Entry, Journal, Principal, SqliteJournal};
+use lakeops::kernel::{Failure, RandomIds, Redactor, Secret, Severity, SystemClock, Target};
+use lakeops::plan::Plan;
+use lakeops::postgres::PgEndpoint;
+use lakeops::tools::Catalog;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// A plan, a database and a state directory: what outlives the processes.
+pub(crate) struct Crash {
+    dir: TempDir,
+    pub(crate) endpoint: PgEndpoint,
+}
+
+struct OneDatabase(PgEndpoint);
+
+impl Endpoints for OneDatabase {
+    fn endpoint(&self, _connection: &str, _target: &Target) -> Result<PgEndpoint, Failure> {
+        Ok(self.0.clone())
+    }
+}
+
+struct Nobody;
+
+impl Notifier for Nobody {
+    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
+}
+
+fn somebody() -> Principal {
+    Principal { name: "crash".to_owned(), from: "test".to_owned() }
+}
+
+fn engine(state: &Path, endpoint: PgEndpoint, kill: ArmedKill) -> (Engine, Arc<SqliteJournal>) {
+    let clock = Arc::new(SystemClock);
+    let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
+    let parts = Parts {
+        journal: Arc::<SqliteJournal>::clone(&journal),
+        ownership: Arc::new(RunLocks::new(state)),
+        catalog: Catalog::builtin(),
+        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
+        endpoints: Arc::new(OneDatabase(endpoint)),
+        settings: Arc::new(Settings::default()),
+        secrets: Arc::new(NoSecrets),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(RandomIds),
+        kill: Arc::new(kill),
+        notifier: Arc::new(Nobody),
+        principal: somebody(),
+        pid: std::process::id(),
+    };
+    (Engine::new(parts), journal)
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By SIGKILL.
+    Killed,
+    /// By itself, with the run's outcome.
+    Outcome(String),
+}
+
+impl Crash {
+    pub(crate) fn new(plan: &Plan, endpoint: PgEndpoint) -> Self {
+        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
+        fs::write(dir.path().join("plan.json"), plan.to_bytes().unwrap()).unwrap();
+        fs::write(dir.path().join("url"), endpoint.to_url().expose()).unwrap();
+        Self { dir, endpoint }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts a process that goes on with the run, and dies at the nth boundary when told to.
+    pub(crate) fn spawn(&self, kill_at: Option<u64>) -> Child {
+        drop(fs::remove_file(self.path("trace")));
+        drop(fs::remove_file(self.path("outcome")));
+        fs::write(self.path("kill"), kill_at.map(|n| n.to_string()).unwrap_or_default()).unwrap();
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "harness::crash::crash_child", "--ignored", "--nocapture"])
+            .env("RUST_BACKTRACE", "0")
+            .current_dir(self.dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    pub(crate) fn wait(&self, child: Child) -> End {
+        let output = child.wait_with_output().unwrap();
+        if output.status.signal() == Some(9) {
+            return End::Killed;
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "the child failed: {stderr}");
+        End::Outcome(fs::read_to_string(self.path("outcome")).unwrap())
+    }
+
+    pub(crate) fn run(&self, kill_at: Option<u64>) -> End {
+        self.wait(self.spawn(kill_at))
+    }
+
+    /// Lets processes go on until one of them ends the run.
+    pub(crate) fn finish(&self) -> String {
+        match self.run(None) {
+            End::Outcome(outcome) => outcome,
+            End::Killed => panic!("nobody killed it"),
+        }
+    }
+
+    /// Kills a process after a while; says whether it was still at work.
+    pub(crate) fn kill_after(&self, after: Duration) -> bool {
+        let mut child = self.spawn(None);
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        self.wait(child) == End::Killed
+    }
+
+    /// The boundaries that the latest process reached.
+    pub(crate) fn boundaries(&self) -> Vec<String> {
+        let trace = fs::read_to_string(self.path("trace")).unwrap_or_default();
+        let name = |line: &str| line.split_once(' ').map(|(_, name)| name.to_owned());
+        trace.lines().filter_map(name).collect()
+    }
+
+    /// The run's entries, after checking that the chain is whole.
+    pub(crate) async fn entries(&self) -> Vec<Entry> {
+        let state = self.path("state");
+        let clock = Arc::new(SystemClock);
+        let journal = SqliteJournal::open(&state, clock, Redactor::default()).unwrap();
+        assert_eq!(journal.verify().await.unwrap().broken, None);
+        let runs = journal.runs(RunFilter::default()).await.unwrap();
+        assert_eq!(runs.len(), 1, "starting with a key is idempotent");
+        let stream = lakeops::journal::Stream::Run(runs[0].run_id.clone());
+        journal.read(&stream, 0).await.unwrap()
+    }
+}
+
+/// The process: goes on with the run of its directory, and approves what waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the process that crash tests kill"]
+async fn crash_child() {
+    let dir = std::env::current_dir().unwrap();
+    let Ok(plan) = fs::read(dir.join("plan.json")) else { return };
+    let plan = Plan::parse(&plan).unwrap();
+    let url = Secret::new(fs::read_to_string(dir.join("url")).unwrap());
+    let kill_at = fs::read_to_string(dir.join("kill")).unwrap().parse().ok();
+    let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap();
+    let endpoint = PgEndpoint::from_url(&url).unwrap();
+    let (engine, _journal) = engine(&dir.join("state"), endpoint, kill);
+    let key = Some("crash".to_owned());
+    let options = StartOptions { key, by: somebody(), yes: false, forked_from: None };
+    let run = engine.start(&plan, options).await.unwrap();
+    loop {
+        let outcome =
+            engine.execute(&run, CancellationToken::new(), Arc::new(Unobserved)).await.unwrap();
+        if outcome.as_str() == "waiting_approval" {
+            let (by, approved) = (somebody(), Decision::Approved);
+            engine.decide_approval((&run, None), None, approved, (&by, "test")).await.unwrap();
+            continue;
+        }
+        fs::write(dir.join("outcome"), outcome.as_str()).unwrap();
+        return;
+    }
+}
