@@ -65,7 +65,7 @@ async fn fifty_inserts_and_thirty_kills_make_fifty_rows() {
             n.checked_sub(1).map(|before| ids[before].as_str()).into_iter().collect();
         step(id, &needs, sql(&[&format!("insert into public.t values ({n})")]))
     });
-    let crash = Crash::new(&plan(steps.collect()), endpoint.clone());
+    let crash = Crash::new(&plan(steps.collect()), &endpoint);
     let killed = kill_often(&crash, 30, 150);
     assert_eq!(crash.finish(), "succeeded");
     assert!(killed > 5, "only {killed} kills met a process at work");
@@ -87,7 +87,7 @@ async fn a_fan_out_of_a_hundred_and_thirty_kills_makes_a_hundred_rows() {
         max_parallel: 4,
         fail_fast: true,
     });
-    let crash = Crash::new(&plan(vec![fan]), endpoint.clone());
+    let crash = Crash::new(&plan(vec![fan]), &endpoint);
     kill_often(&crash, 30, 150);
     assert_eq!(crash.finish(), "succeeded");
     assert_eq!(value::<i64>(&endpoint, "select count(*) from public.t").await, 100);
@@ -105,7 +105,7 @@ async fn each_of_twenty_tables_is_vacuumed_and_none_again_once_that_was_durable(
     let endpoint = database("vacuum", &made.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let names: Vec<String> = tables.iter().map(|t| format!("public.{t}")).collect();
     let vacuum = tool("schedule_vacuum_analyze", json!({ "tables": names }));
-    let crash = Crash::new(&plan(vec![step("vacuum", &[], vacuum)]), endpoint.clone());
+    let crash = Crash::new(&plan(vec![step("vacuum", &[], vacuum)]), &endpoint);
     let kills = kill_often(&crash, 10, 250);
     assert_eq!(crash.finish(), "succeeded");
     let entries = crash.entries().await;
@@ -155,7 +155,7 @@ const TABLE: &str = "create table public.t (n bigint)";
 /// recovery.
 async fn kill_at_every_boundary(stride: usize, again: Option<u64>) {
     let calm = database("calm", &[TABLE]).await;
-    let whole = Crash::new(&varied(), calm.clone());
+    let whole = Crash::new(&varied(), &calm);
     assert_eq!(whole.finish(), "succeeded");
     let boundaries = whole.boundaries();
     let expected = end_state(&calm).await;
@@ -163,7 +163,7 @@ async fn kill_at_every_boundary(stride: usize, again: Option<u64>) {
     assert!(boundaries.len() > 40, "{boundaries:#?}");
     for (place, name) in boundaries.iter().enumerate().step_by(stride) {
         let endpoint = database("killed", &[TABLE]).await;
-        let crash = Crash::new(&varied(), endpoint.clone());
+        let crash = Crash::new(&varied(), &endpoint);
         let at = u64::try_from(place + 1).unwrap();
         assert_eq!(crash.run(Some(at)), End::Killed, "{name} was not reached");
         assert_eq!(crash.boundaries().last(), Some(name), "boundary {at} is another one");
@@ -207,7 +207,7 @@ async fn an_index_whose_client_died_is_waited_for_and_not_built_again() {
     ] }),
         ),
     );
-    let crash = Crash::new(&plan(vec![build]), endpoint.clone());
+    let crash = Crash::new(&plan(vec![build]), &endpoint);
     let mut child = crash.spawn(None);
     let building = "select count(*) from pg_stat_progress_create_index";
     while value::<i64>(&endpoint, building).await == 0 {}
@@ -230,7 +230,7 @@ async fn of_two_processes_one_works_and_the_other_is_told_who() {
     let mut holder = crate::harness::connect(&endpoint).await;
     sqlx::raw_sql("begin; lock table public.t").execute(&mut holder).await.unwrap();
     let change = step("change", &[], sql(&["insert into public.t values (1)"]));
-    let crash = Crash::new(&plan(vec![change]), endpoint.clone());
+    let crash = Crash::new(&plan(vec![change]), &endpoint);
     let first = crash.spawn(None);
     let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
                  and datname = current_database()";

@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
     dir: TempDir,
-    pub(crate) endpoint: PgEndpoint,
 }
 
 struct OneDatabase(PgEndpoint);
@@ -80,11 +79,11 @@ pub(crate) enum End {
 }
 
 impl Crash {
-    pub(crate) fn new(plan: &Plan, endpoint: PgEndpoint) -> Self {
+    pub(crate) fn new(plan: &Plan, endpoint: &PgEndpoint) -> Self {
         let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
         fs::write(dir.path().join("plan.json"), plan.to_bytes().unwrap()).unwrap();
         fs::write(dir.path().join("url"), endpoint.to_url().expose()).unwrap();
-        Self { dir, endpoint }
+        Self { dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
