@@ -2,6 +2,10 @@
 //!
 //! A read tool looks, a write tool proposes; neither changes anything, and neither sees the journal.
 //! Start with [`tool`].
+//!
+//! A new tool is a file in the folder of its family, named like the tool, with a `TOOL` in it, and its
+//! SQL files. The test `registry` writes it into the lists. Thinking that several tools share is pure and
+//! lives in [`analysis`].
 
 pub mod analysis;
 pub mod catalog;

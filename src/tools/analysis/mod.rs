@@ -4,6 +4,7 @@ pub mod bloat;
 mod destruction;
 pub mod level;
 pub mod locks;
+pub mod metric;
 pub mod missing;
 pub mod number;
 pub mod rates;

@@ -346,4 +346,20 @@ mod tests {
             assert_eq!(facts(text).risk, Risk::Medium, "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,60}", words in "([a-z(;'\"$]{1,9}[ \n]){0,12}") {
+            drop(read_statement(&text));
+            drop(read_statement(&words));
+            drop(read_statement(&format!("create index concurrently {words}")));
+            drop(read_statement(&format!("delete from t where {text}")));
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_high_risk_and_no_crash() {
+        let deep = format!("select {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        assert_eq!(facts(&deep).risk, Risk::High);
+    }
 }

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use crate::config::Settings;
 use crate::kernel::{Bind, Failure, Risk, Span, SqlFile};
 use crate::sql_file;
-use crate::tools::analysis::level::{Level, level_of};
+use crate::tools::analysis::level::Level;
+use crate::tools::analysis::metric::{Board, Metric, Unit};
 use crate::tools::analysis::missing::NotMeasured;
 use crate::tools::analysis::number::{rounded, share};
 use crate::tools::analysis::rates::{Sample, Window};
@@ -167,41 +168,6 @@ struct Output {
     not_measured: Vec<NotMeasured>,
 }
 
-/// One number.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct Metric {
-    /// The number; absent when it could not be measured.
-    value: Option<f64>,
-    /// Its unit.
-    unit: Unit,
-    /// How bad it is.
-    level: Level,
-    /// What it belongs to, such as the worst table.
-    detail: Option<String>,
-}
-
-/// The unit of a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Unit {
-    /// A share from 0 to 1.
-    Ratio,
-    /// A count.
-    Count,
-    /// Seconds.
-    Seconds,
-    /// Transactions.
-    Transactions,
-    /// Bytes.
-    Bytes,
-    /// A count in an hour.
-    PerHour,
-    /// A count in a second.
-    PerSecond,
-    /// Bytes in a second.
-    BytesPerSecond,
-}
-
 impl ReadTool for MonitorSystemHealth {
     const META: ToolMeta = ToolMeta {
         name: "monitor_system_health",
@@ -262,15 +228,15 @@ fn history_row(name: &str, metric: &Metric) -> HistoryRow {
 }
 
 fn judge(now: &Now, depths: Option<Depths>, earlier: &[Value], settings: &Settings) -> Output {
-    let mut board = Board { settings, metrics: BTreeMap::new(), not_measured: Vec::new() };
-    board.sessions(now);
-    board.ages(now);
+    let mut board = Board::new(settings);
+    sessions(&mut board, now);
+    ages(&mut board, now);
     let mut window_seconds = None;
     if let Some(depths) = &depths {
-        window_seconds = board.rates(depths, earlier);
-        board.ends(depths);
+        window_seconds = rates(&mut board, depths, earlier);
+        ends(&mut board, depths);
     }
-    board.lag(now, depths.as_ref().map_or(&[], |depths| &depths.links));
+    lag(&mut board, now, depths.as_ref().map_or(&[], |depths| &depths.links));
     let mut breaches: Vec<_> =
         board.metrics.iter().filter(|(_, metric)| metric.level > Level::Normal).collect();
     breaches.sort_by_key(|(name, metric)| (std::cmp::Reverse(metric.level), *name));
@@ -293,165 +259,131 @@ fn judge(now: &Now, depths: Option<Depths>, earlier: &[Value], settings: &Settin
     }
 }
 
-/// The metrics as they come together.
-struct Board<'a> {
-    settings: &'a Settings,
-    metrics: BTreeMap<String, Metric>,
-    not_measured: Vec<NotMeasured>,
+fn sessions(board: &mut Board<'_>, now: &Now) {
+    let utilization = share(now.sessions, now.usable_connections);
+    let detail = format!("{} of {}", now.sessions, now.usable_connections);
+    board.put_with("connection_utilization", Unit::Ratio, utilization, Some(detail));
+    board.put("waiting_sessions", Unit::Count, now.waiting_sessions);
+    board.put("lock_wait_seconds", Unit::Seconds, now.longest_wait);
+    let of_sessions = [
+        ("active_sessions", Unit::Count, now.active_sessions),
+        ("idle_in_transaction_sessions", Unit::Count, now.idle_in_transaction),
+        ("longest_idle_in_transaction_seconds", Unit::Seconds, now.longest_idle_in_transaction),
+        ("longest_transaction_seconds", Unit::Seconds, now.longest_transaction),
+        ("slow_query_seconds", Unit::Seconds, now.longest_query),
+    ];
+    for (name, unit, value) in of_sessions {
+        if now.hidden_sessions == 0 {
+            board.put(name, unit, value);
+        } else {
+            let why = format!("{} sessions are hidden from us", now.hidden_sessions);
+            board.missing(name, unit, NotMeasured::new(name, why).needs(SEE_SESSIONS));
+        }
+    }
 }
 
-impl Board<'_> {
-    fn put(&mut self, name: &str, unit: Unit, value: f64) {
-        self.put_with(name, unit, value, None);
-    }
+fn ages(board: &mut Board<'_>, now: &Now) {
+    let database = now.txid_database.as_ref().map(|name| format!("database {name}"));
+    board.put_with("txid_age", Unit::Transactions, now.txid_age, database);
+    board.put("multixact_age", Unit::Transactions, now.multixact_age);
+    let ratio = now.dead_ratio.unwrap_or(0.0);
+    let table = now.dead_table.as_ref().map(|name| format!("table {name}"));
+    board.put_with("dead_tuple_ratio", Unit::Ratio, ratio, table);
+}
 
-    fn put_with(&mut self, name: &str, unit: Unit, value: f64, detail: Option<String>) {
-        let level = level_of(self.settings, name, value);
-        let metric = Metric { value: Some(rounded(value)), unit, level, detail };
-        self.metrics.insert(name.to_owned(), metric);
+fn lag(board: &mut Board<'_>, now: &Now, links: &[Link]) {
+    if now.in_recovery {
+        let why = "nothing has been replayed yet";
+        board.put_or("replication_lag_seconds", Unit::Seconds, now.replay_lag, why);
+        return;
     }
-
-    fn missing(&mut self, name: &str, unit: Unit, missing: NotMeasured) {
-        let detail = Some(missing.why.clone());
-        let metric = Metric { value: None, unit, level: Level::NotMeasured, detail };
-        self.metrics.insert(name.to_owned(), metric);
-        self.not_measured.push(missing);
+    let standbys = || links.iter().filter(|link| link.kind == "standby");
+    let worst = standbys()
+        .filter_map(|link| Some((link.lag_seconds?, &link.name)))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    if let Some((lag, name)) = worst {
+        let detail = Some(format!("standby {name}"));
+        board.put_with("replication_lag_seconds", Unit::Seconds, lag, detail);
+    } else if standbys().next().is_some() {
+        let missing = NotMeasured::new("replication_lag_seconds", "lags are hidden from us");
+        board.missing("replication_lag_seconds", Unit::Seconds, missing.needs(SEE_SESSIONS));
     }
+}
 
-    /// The value, or why there is none.
-    fn put_or(&mut self, name: &str, unit: Unit, value: Option<f64>, why: &str) {
-        match value {
-            Some(value) => self.put(name, unit, value),
-            None => self.missing(name, unit, NotMeasured::new(name, why)),
+/// Returns the length of the window.
+fn rates(board: &mut Board<'_>, depths: &Depths, earlier: &[Value]) -> Option<f64> {
+    let Some(window) = Window::between(&depths.first, &depths.last) else {
+        let why = "the counters were reset between the two samples";
+        board.not_measured.push(NotMeasured::new("rates", why));
+        return None;
+    };
+    let quiet = format!(
+        "fewer than {LEAST_BLOCKS} blocks were asked for in {:.1} s; measure under load or with \
+         a longer `interval`",
+        window.seconds
+    );
+    let hits = window.share(|s| s.block_hits, |s| s.block_reads, LEAST_BLOCKS);
+    board.put_or("cache_hit_ratio", Unit::Ratio, hits, &quiet);
+    let per_second: [(&str, Unit, Counter); 6] = [
+        ("transactions_per_second", Unit::PerSecond, |s| s.commits + s.rollbacks),
+        ("block_reads_per_second", Unit::PerSecond, |s| s.block_reads),
+        ("temp_bytes_per_second", Unit::BytesPerSecond, |s| s.temp_bytes),
+        ("wal_bytes_per_second", Unit::BytesPerSecond, |s| s.wal_bytes),
+        ("wal_buffers_full_per_second", Unit::PerSecond, |s| s.wal_buffers_full),
+        ("backend_fsyncs_per_second", Unit::PerSecond, |s| s.backend_fsyncs),
+    ];
+    for (name, unit, counter) in per_second {
+        board.put_or(name, unit, window.per_second(counter), "the counter was reset");
+    }
+    if let Some(rollbacks) = window.share(|s| s.rollbacks, |s| s.commits, 1) {
+        board.put("rollback_ratio", Unit::Ratio, rollbacks);
+    }
+    deadlocks(board, depths, window, earlier);
+    let requested = share(
+        depths.last.checkpoints_requested,
+        depths.last.checkpoints_requested + depths.last.checkpoints_timed,
+    );
+    let detail = Some("since the statistics began".to_owned());
+    board.put_with("checkpoints_requested_ratio", Unit::Ratio, requested, detail);
+    Some(rounded(window.seconds))
+}
+
+/// Counts from the oldest comparable output of the last hour: a second says little of rare things.
+fn deadlocks(board: &mut Board<'_>, depths: &Depths, window: Window<'_>, earlier: &[Value]) {
+    let samples: Vec<Sample> = earlier
+        .iter()
+        .filter_map(|output| serde_json::from_value(output.get("sample")?.clone()).ok())
+        .collect();
+    let longer = samples
+        .iter()
+        .filter_map(|sample| Window::between(sample, &depths.last))
+        .filter(|window| window.seconds <= DEADLOCK_WINDOW_SECONDS)
+        .max_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let window = longer.unwrap_or(window);
+    let rate = window.per_second(|sample| sample.deadlocks).map(|rate| rate * 3_600.0);
+    match rate {
+        Some(rate) => {
+            let detail = Some(format!("over {:.0} s", window.seconds));
+            board.put_with("deadlocks_per_hour", Unit::PerHour, rate, detail);
         }
+        None => board.put_or("deadlocks_per_hour", Unit::PerHour, None, "the counter was reset"),
     }
+}
 
-    fn sessions(&mut self, now: &Now) {
-        let utilization = share(now.sessions, now.usable_connections);
-        let detail = format!("{} of {}", now.sessions, now.usable_connections);
-        self.put_with("connection_utilization", Unit::Ratio, utilization, Some(detail));
-        self.put("waiting_sessions", Unit::Count, now.waiting_sessions);
-        self.put("lock_wait_seconds", Unit::Seconds, now.longest_wait);
-        let of_sessions = [
-            ("active_sessions", Unit::Count, now.active_sessions),
-            ("idle_in_transaction_sessions", Unit::Count, now.idle_in_transaction),
-            ("longest_idle_in_transaction_seconds", Unit::Seconds, now.longest_idle_in_transaction),
-            ("longest_transaction_seconds", Unit::Seconds, now.longest_transaction),
-            ("slow_query_seconds", Unit::Seconds, now.longest_query),
-        ];
-        for (name, unit, value) in of_sessions {
-            if now.hidden_sessions == 0 {
-                self.put(name, unit, value);
-            } else {
-                let why = format!("{} sessions are hidden from us", now.hidden_sessions);
-                self.missing(name, unit, NotMeasured::new(name, why).needs(SEE_SESSIONS));
-            }
-        }
-    }
-
-    fn ages(&mut self, now: &Now) {
-        let database = now.txid_database.as_ref().map(|name| format!("database {name}"));
-        self.put_with("txid_age", Unit::Transactions, now.txid_age, database);
-        self.put("multixact_age", Unit::Transactions, now.multixact_age);
-        let ratio = now.dead_ratio.unwrap_or(0.0);
-        let table = now.dead_table.as_ref().map(|name| format!("table {name}"));
-        self.put_with("dead_tuple_ratio", Unit::Ratio, ratio, table);
-    }
-
-    fn lag(&mut self, now: &Now, links: &[Link]) {
-        if now.in_recovery {
-            let why = "nothing has been replayed yet";
-            self.put_or("replication_lag_seconds", Unit::Seconds, now.replay_lag, why);
-            return;
-        }
-        let standbys = || links.iter().filter(|link| link.kind == "standby");
-        let worst = standbys()
-            .filter_map(|link| Some((link.lag_seconds?, &link.name)))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b));
-        if let Some((lag, name)) = worst {
-            let detail = Some(format!("standby {name}"));
-            self.put_with("replication_lag_seconds", Unit::Seconds, lag, detail);
-        } else if standbys().next().is_some() {
-            let missing = NotMeasured::new("replication_lag_seconds", "lags are hidden from us");
-            self.missing("replication_lag_seconds", Unit::Seconds, missing.needs(SEE_SESSIONS));
-        }
-    }
-
-    /// Returns the length of the window.
-    fn rates(&mut self, depths: &Depths, earlier: &[Value]) -> Option<f64> {
-        let Some(window) = Window::between(&depths.first, &depths.last) else {
-            let why = "the counters were reset between the two samples";
-            self.not_measured.push(NotMeasured::new("rates", why));
-            return None;
-        };
-        let quiet = format!(
-            "fewer than {LEAST_BLOCKS} blocks were asked for in {:.1} s; measure under load or with \
-             a longer `interval`",
-            window.seconds
-        );
-        let hits = window.share(|s| s.block_hits, |s| s.block_reads, LEAST_BLOCKS);
-        self.put_or("cache_hit_ratio", Unit::Ratio, hits, &quiet);
-        let per_second: [(&str, Unit, Counter); 6] = [
-            ("transactions_per_second", Unit::PerSecond, |s| s.commits + s.rollbacks),
-            ("block_reads_per_second", Unit::PerSecond, |s| s.block_reads),
-            ("temp_bytes_per_second", Unit::BytesPerSecond, |s| s.temp_bytes),
-            ("wal_bytes_per_second", Unit::BytesPerSecond, |s| s.wal_bytes),
-            ("wal_buffers_full_per_second", Unit::PerSecond, |s| s.wal_buffers_full),
-            ("backend_fsyncs_per_second", Unit::PerSecond, |s| s.backend_fsyncs),
-        ];
-        for (name, unit, counter) in per_second {
-            self.put_or(name, unit, window.per_second(counter), "the counter was reset");
-        }
-        if let Some(rollbacks) = window.share(|s| s.rollbacks, |s| s.commits, 1) {
-            self.put("rollback_ratio", Unit::Ratio, rollbacks);
-        }
-        self.deadlocks(depths, window, earlier);
-        let requested = share(
-            depths.last.checkpoints_requested,
-            depths.last.checkpoints_requested + depths.last.checkpoints_timed,
-        );
-        let detail = Some("since the statistics began".to_owned());
-        self.put_with("checkpoints_requested_ratio", Unit::Ratio, requested, detail);
-        Some(rounded(window.seconds))
-    }
-
-    /// Counts from the oldest comparable output of the last hour: a second says little of rare things.
-    fn deadlocks(&mut self, depths: &Depths, window: Window<'_>, earlier: &[Value]) {
-        let samples: Vec<Sample> = earlier
-            .iter()
-            .filter_map(|output| serde_json::from_value(output.get("sample")?.clone()).ok())
-            .collect();
-        let longer = samples
-            .iter()
-            .filter_map(|sample| Window::between(sample, &depths.last))
-            .filter(|window| window.seconds <= DEADLOCK_WINDOW_SECONDS)
-            .max_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        let window = longer.unwrap_or(window);
-        let rate = window.per_second(|sample| sample.deadlocks).map(|rate| rate * 3_600.0);
-        match rate {
-            Some(rate) => {
-                let detail = Some(format!("over {:.0} s", window.seconds));
-                self.put_with("deadlocks_per_hour", Unit::PerHour, rate, detail);
-            }
-            None => self.put_or("deadlocks_per_hour", Unit::PerHour, None, "the counter was reset"),
-        }
-    }
-
-    fn ends(&mut self, depths: &Depths) {
-        let fullest = depths.sequences.first();
-        let used = fullest.and_then(|sequence| sequence.used).unwrap_or(0.0);
-        let name = fullest.map(|sequence| format!("sequence {}", sequence.sequence));
-        self.put_with("sequence_used", Unit::Ratio, used, name);
-        let slots = depths.links.iter().filter(|link| link.kind == "slot");
-        let widest = slots
-            .filter_map(|slot| Some((slot.retained_bytes?, &slot.name)))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b));
-        let (bytes, name) = widest.map_or((0.0, None), |(bytes, name)| (bytes, Some(name)));
-        let detail = name.map(|name| format!("slot {name}"));
-        self.put_with("slot_retained_bytes", Unit::Bytes, bytes, detail);
-        let oldest = depths.holders.iter().filter_map(|holder| holder.held_seconds);
-        self.put("horizon_held_seconds", Unit::Seconds, oldest.fold(0.0, f64::max));
-    }
+fn ends(board: &mut Board<'_>, depths: &Depths) {
+    let fullest = depths.sequences.first();
+    let used = fullest.and_then(|sequence| sequence.used).unwrap_or(0.0);
+    let name = fullest.map(|sequence| format!("sequence {}", sequence.sequence));
+    board.put_with("sequence_used", Unit::Ratio, used, name);
+    let slots = depths.links.iter().filter(|link| link.kind == "slot");
+    let widest = slots
+        .filter_map(|slot| Some((slot.retained_bytes?, &slot.name)))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let (bytes, name) = widest.map_or((0.0, None), |(bytes, name)| (bytes, Some(name)));
+    let detail = name.map(|name| format!("slot {name}"));
+    board.put_with("slot_retained_bytes", Unit::Bytes, bytes, detail);
+    let oldest = depths.holders.iter().filter_map(|holder| holder.held_seconds);
+    board.put("horizon_held_seconds", Unit::Seconds, oldest.fold(0.0, f64::max));
 }
 
 #[cfg(test)]
