@@ -13,6 +13,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("engine/create_applied_change"),
     crate::sql_file!("engine/create_lakeops_schema"),
     crate::sql_file!("engine/indexes_around"),
+    crate::sql_file!("engine/precondition_relation"),
     crate::sql_file!("engine/server_facts"),
     crate::sql_file!("engine/server_facts_unprivileged"),
     crate::sql_file!("engine/session_check"),
