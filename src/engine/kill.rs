@@ -16,6 +16,8 @@ use crate::kernel::KillPoints;
 pub struct ArmedKill {
     /// `Some(n)`: at the nth boundary, from 1.
     at: Option<u64>,
+    /// Only boundaries with this in their names are counted.
+    among: String,
     state: Mutex<Reached>,
 }
 
@@ -30,12 +32,22 @@ impl ArmedKill {
     pub fn new(at: Option<u64>, trace: Option<&Path>) -> std::io::Result<Self> {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
         let trace = trace.map(open).transpose()?;
-        Ok(Self { at, state: Mutex::new(Reached { count: 0, trace }) })
+        Ok(Self { at, among: String::new(), state: Mutex::new(Reached { count: 0, trace }) })
+    }
+
+    /// Counts only boundaries whose name contains `text`, such as `/after effect`: with parallel steps
+    /// the place of a boundary among all others is a matter of chance.
+    #[must_use]
+    pub fn among(self, text: impl Into<String>) -> Self {
+        Self { among: text.into(), ..self }
     }
 }
 
 impl KillPoints for ArmedKill {
     fn reach(&self, boundary: &str) {
+        if !boundary.contains(&self.among) {
+            return;
+        }
         let mut reached = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         reached.count += 1;
         let count = reached.count;
