@@ -30,12 +30,12 @@ async fn the_patient_is_as_sick_as_the_story_says() {
     let load = Load::start(&patient, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
     assert!(load.watch(Duration::from_millis(500)).await.payments > 20);
     let forgotten = Forgotten::begin(&patient).await.unwrap();
-    while patient.blocked().await.unwrap() < WORKERS as u64 {
+    while patient.blocked(Duration::ZERO).await.unwrap() < WORKERS as u64 {
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(5))).await;
     }
     assert_eq!(load.watch(Duration::from_millis(100)).await.payments, 0);
     drop(forgotten);
-    while patient.blocked().await.unwrap() > 0 {
+    while patient.blocked(Duration::ZERO).await.unwrap() > 0 {
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(5))).await;
     }
     assert!(load.watch(Duration::from_millis(500)).await.payments > 20);

@@ -1,10 +1,24 @@
 //! Why the demo could not go on.
 
-use crate::postgres::PgError;
+use std::io;
+use std::path::PathBuf;
+
+use crate::journal::JournalError;
+use crate::kernel::{Digest, Failure};
+use crate::postgres::{PgError, PostgresError};
 
 /// Why the demo could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
+    /// There is no server to work with.
+    #[error("the demo's PostgreSQL could not be had")]
+    Server(#[from] PostgresError),
+    /// The server lacks what measures bloat page by page.
+    #[error("the PostgreSQL in {bin_dir} lacks the extension pgstattuple")]
+    NoPgstattuple {
+        /// Where its programs are.
+        bin_dir: PathBuf,
+    },
     /// The demo's own use of its database failed.
     #[error("the demo's database failed at `{what}`")]
     Database {
@@ -17,4 +31,84 @@ pub enum DemoError {
     /// The demo's own look at its database failed.
     #[error("the demo's database could not be looked at")]
     Look(#[from] PgError),
+    /// A tool that only looks failed.
+    #[error("`{tool}` failed: {failure}")]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// Why.
+        failure: Failure,
+    },
+    /// A file of the demo's project.
+    #[error("the demo's project could not be made: failed to {what} {path}")]
+    File {
+        /// What was being done.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The program could not be started as its own worker.
+    #[error("the worker process could not be started")]
+    Worker {
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker ended as it should not have.
+    #[error("`lakeops {command}` ended with {status}: {said}")]
+    Unexpected {
+        /// Its command line.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        said: String,
+    },
+    /// The journal cannot be read.
+    #[error("the demo's journal could not be read")]
+    Journal(#[from] JournalError),
+    /// A worker left no run in the journal.
+    #[error("the journal has no run of `{workflow}`")]
+    NoRun {
+        /// The workflow.
+        workflow: String,
+    },
+    /// A run without its plan.
+    #[error("the journal has no plan {plan}")]
+    NoPlan {
+        /// The plan.
+        plan: Digest,
+    },
+    /// The sickness did not break out in time.
+    #[error("after {seconds} s only {blocked} of {wanted} sessions were blocked")]
+    NotBlocked {
+        /// How long was waited.
+        seconds: u64,
+        /// How many are.
+        blocked: u64,
+        /// How many should be.
+        wanted: usize,
+    },
+    /// A person ended it.
+    #[error("the demo was interrupted; nothing of it runs any more")]
+    Interrupted,
+}
+
+impl DemoError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPgstattuple { .. } => Some(
+                "install the contrib package of your PostgreSQL, or set \
+                 `local_postgres.binaries` to another one",
+            ),
+            Self::Server(PostgresError::InUse { .. }) => {
+                Some("another demo is running on this state directory; wait for it, or use --state")
+            }
+            _ => None,
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! A database with everything wrong that the demo heals.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::error::DemoError;
 use crate::config::settings::Limits;
-use crate::kernel::SqlFile;
+use crate::kernel::{Bind, SqlFile};
 use crate::postgres::{PgEndpoint, PgReader};
 use crate::sql_file;
 
@@ -86,19 +88,20 @@ impl Patient {
         Ok(tables?)
     }
 
-    /// How many sessions wait for a lock now.
-    pub async fn blocked(&self) -> Result<u64, DemoError> {
+    /// How many sessions have been waiting for a lock for so long.
+    pub async fn blocked(&self, since: Duration) -> Result<u64, DemoError> {
         #[derive(Deserialize)]
         struct Row {
             blocked: u64,
         }
         let reader = self.reader();
-        let row: Result<Row, _> = reader.row(&BLOCKED, &[]).await;
+        let row: Result<Row, _> = reader.row(&BLOCKED, &[Bind::Float(since.as_secs_f64())]).await;
         reader.close().await;
         Ok(row?.blocked)
     }
 
-    fn reader(&self) -> PgReader {
+    /// A session that looks at it.
+    pub(super) fn reader(&self) -> PgReader {
         PgReader::new(self.database.clone(), &Limits::default(), "lakeops demo")
     }
 }

@@ -1,0 +1,71 @@
+//! The end of the story: before and after, the timeline, and what was promised.
+
+use super::figures::{Report, size};
+use super::screen::Screen;
+use crate::report::style::{Tone, count, length};
+use crate::report::table::table;
+
+pub(super) fn tell(screen: &mut Screen, report: &Report) {
+    screen.act(4, "What came of it");
+    tables(screen, report);
+    timeline(screen, report);
+    let style = screen.style;
+    screen.say(&style.paint(Tone::Strong, "Promises, held against what was measured"));
+    let claims = report.promises.iter().map(|promise| promise.claim.chars().count());
+    let width = claims.max().unwrap_or(0);
+    for promise in &report.promises {
+        let (tone, mark) = if promise.held { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
+        let claim = format!("{:<width$}", promise.claim);
+        let measured = style.paint(Tone::Faint, &promise.measured);
+        screen.say(&format!("{} {claim}  {measured}", style.paint(tone, mark)));
+    }
+    screen.line("");
+    let took = length(std::time::Duration::from_secs_f64(report.seconds.max(0.0)));
+    let broken = report.promises.iter().filter(|promise| !promise.held).count();
+    let verdict = if report.ok {
+        style
+            .paint(Tone::Good, &format!("Everything held, in {took}. Nothing of it runs any more."))
+    } else {
+        let broken = count(broken, "promise");
+        style.paint(Tone::Bad, &format!("{broken} did not hold, see above. Nothing runs any more."))
+    };
+    screen.say(&verdict);
+    screen.say("The journal is still there. Look further:");
+    for command in &report.look_further {
+        screen.faint(&format!("  {command}"));
+    }
+}
+
+fn tables(screen: &mut Screen, report: &Report) {
+    let touched = report.bloat.tables.iter().filter(|table| {
+        report.bloat.vacuumed.contains(&table.name) || report.bloat.rewritten.contains(&table.name)
+    });
+    let rows = touched.map(|table| {
+        let how =
+            if report.bloat.rewritten.contains(&table.name) { "rewritten" } else { "vacuumed" };
+        vec![
+            table.name.clone(),
+            how.to_owned(),
+            size(table.bytes_before),
+            size(table.bytes_after),
+            table.dead_before.to_string(),
+            table.dead_after.to_string(),
+        ]
+    });
+    let headings = ["table", "was", "size before", "after", "dead rows before", "after"];
+    let text = table(screen.style, &headings, rows.collect(), "no table was touched");
+    screen.block(&text, 3);
+    screen.line("");
+}
+
+fn timeline(screen: &mut Screen, report: &Report) {
+    let style = screen.style;
+    screen.say(&style.paint(Tone::Strong, "Timeline, from the journal"));
+    for moment in &report.timeline {
+        let time = moment.at.to_datetime().format("%H:%M:%S%.3f").to_string();
+        let step = moment.step.as_deref().unwrap_or(&moment.workflow);
+        let what = style.fit(&moment.what, 50);
+        screen.say(&format!("{} {step:<28} {what}", style.paint(Tone::Faint, &time)));
+    }
+    screen.line("");
+}

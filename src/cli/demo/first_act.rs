@@ -1,0 +1,180 @@
+//! The first act: a session forgot its transaction, and everybody waits.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::error::DemoError;
+use super::figures::Connections;
+use super::load::{Forgotten, Throughput, WORKERS};
+use super::lock_tree;
+use super::record::Recorded;
+use super::teller::Teller;
+use super::worker::Call;
+use crate::config::Settings;
+use crate::kernel::{Operation, Seen, Target};
+use crate::report::changes;
+use crate::report::style::{Tone, count};
+use crate::tools::context::ReadContext;
+use crate::tools::{AnyTool, Catalog};
+
+pub(super) const WORKFLOW: &str = "relieve_connections";
+const TOOL: &str = "monitor_connections";
+/// How long the load is looked at.
+const WATCH: Duration = Duration::from_millis(1500);
+/// Longer than the patience of the workflow.
+const SUFFERING: Duration = Duration::from_millis(5300);
+/// The sickness breaks out within this.
+const OUTBREAK: Duration = Duration::from_secs(10);
+/// Waits that are shorter are what any busy table has.
+const MOMENT: Duration = Duration::from_millis(500);
+
+pub(super) async fn tell(teller: &mut Teller<'_>) -> Result<Connections, DemoError> {
+    teller.screen.act(1, "A forgotten transaction");
+    let healthy = teller.load.watch(WATCH).await;
+    teller.screen.say(&format!("{WORKERS} checkout sessions make payments: {}.", shown(&healthy)));
+    teller.screen.say(
+        "Now a report changes one row of shop.branches, and forgets to finish its transaction.",
+    );
+    let _forgotten = Forgotten::begin(teller.patient).await?;
+    outbreak(teller).await?;
+    let blocked = teller.load.watch(SUFFERING).await;
+    let blocked_before = teller.patient.blocked(MOMENT).await?;
+    teller.screen.say(&format!(
+        "Payments: {}. The lock tree, as monitor_connections sees it:",
+        shown(&blocked)
+    ));
+    let seen = look(teller).await?;
+    let style = teller.screen.style;
+    for line in lock_tree::draw(&seen).lines() {
+        let line = style.fit(line, 5);
+        teller.screen.line(&format!("     {}", style.paint(Tone::Warn, &line)));
+    }
+    teller.screen.line("");
+    teller.expect(WORKFLOW, &Call::new(&["run", WORKFLOW]), &[0]).await?;
+    let recorded = teller.record.run(WORKFLOW).await?;
+    explain(teller, &recorded);
+    let healed = teller.load.watch(WATCH).await;
+    let blocked_after = teller.patient.blocked(MOMENT).await?;
+    teller.screen.say(&format!(
+        "Payments: {}; {} wait.",
+        shown(&healed),
+        count(usize::try_from(blocked_after).unwrap_or(0), "session")
+    ));
+    let ended = recorded.view.step("heal").and_then(|step| step.output["ended"].as_u64());
+    Ok(Connections {
+        run_id: recorded.view.run_id,
+        outcome: recorded.view.outcome,
+        healthy,
+        blocked,
+        healed,
+        blocked_before,
+        blocked_after,
+        ended: ended.unwrap_or(0),
+    })
+}
+
+/// Waits until everybody is stuck.
+async fn outbreak(teller: &Teller<'_>) -> Result<(), DemoError> {
+    let clock = &*teller.clock;
+    let until = clock.now().plus(OUTBREAK);
+    loop {
+        let blocked = teller.patient.blocked(Duration::ZERO).await?;
+        if blocked >= WORKERS as u64 {
+            return Ok(());
+        }
+        if clock.now() >= until {
+            let seconds = OUTBREAK.as_secs();
+            return Err(DemoError::NotBlocked { seconds, blocked, wanted: WORKERS });
+        }
+        clock.sleep_until(clock.now().plus(Duration::from_millis(20))).await;
+    }
+}
+
+/// Runs the tool itself, with the read-only context that every tool gets.
+async fn look(teller: &Teller<'_>) -> Result<Value, DemoError> {
+    let Some(AnyTool::Read(tool)) = Catalog::builtin().find(TOOL) else { return Ok(Value::Null) };
+    let reader = teller.patient.reader();
+    let (settings, target) = (Settings::default(), Target::default());
+    let context = ReadContext {
+        pg: &reader,
+        clock: &*teller.clock,
+        settings: &settings,
+        target: &target,
+        earlier: &[],
+    };
+    let output = tool.read(&context, json!({})).await;
+    reader.close().await;
+    output.map(|output| output.value).map_err(|failure| DemoError::Tool { tool: TOOL, failure })
+}
+
+/// Why it was decided so, and what exactly was done.
+fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
+    let style = teller.screen.style;
+    teller.screen.line("");
+    if let Some(step) = recorded.view.step("decide") {
+        teller
+            .screen
+            .say("Why (the rules of sops/connections.rhai that held, with what they saw):");
+        for text in step.evidence.seen.iter().filter_map(rule) {
+            teller.screen.block(&style.fit(&text, 5), 5);
+        }
+    }
+    let set = recorded.view.step("heal").and_then(|step| step.evidence.set.as_ref());
+    for change in set.iter().flat_map(|set| &set.changes) {
+        teller.screen.say(&format!("What was done to {}:", change.object));
+        let text = style.paint(Tone::Strong, &change.operation.to_string());
+        teller.screen.block(&text, 5);
+        if let Operation::Sql { statement, .. } = &change.operation {
+            let binds = statement.binds.iter().enumerate();
+            let binds: Vec<String> = binds
+                .map(|(place, bind)| format!("${} = {}", place + 1, changes::value(bind)))
+                .collect();
+            let text = style.paint(Tone::Faint, &style.fit(&binds.join(", "), 5));
+            teller.screen.block(&text, 5);
+        }
+    }
+}
+
+/// A rule that held: its name, what it says, and the plain values that it saw.
+fn rule(seen: &Seen) -> Option<String> {
+    let rule = seen.value.as_object().filter(|_| seen.name.starts_with("rule "))?;
+    if rule.get("verdict") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
+    let values = rule.get("seen").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let values = values.iter().filter(|one| !one["value"].is_object() && !one["value"].is_array());
+    let values: Vec<String> = values
+        .map(|one| format!("{} = {}", one["name"].as_str().unwrap_or("?"), one["value"]))
+        .collect();
+    let why = text("why");
+    Some(format!("\"{}\": {why} ({})", text("rule"), values.join(", ")))
+}
+
+fn shown(load: &Throughput) -> String {
+    match (load.median_ms, load.slowest_ms) {
+        (Some(median), Some(slowest)) => format!(
+            "{} in {:.1} s, {:.0} per second, median {median} ms, slowest {slowest} ms",
+            load.payments, load.seconds, load.per_second
+        ),
+        _ => format!("none in {:.1} s", load.seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_shown_when_it_held() {
+        let seen = |verdict: bool| Seen {
+            name: "rule idle".to_owned(),
+            value: json!({"rule": "idle", "verdict": verdict, "why": "4 wait",
+                          "seen": [{"name": "b.blocked", "value": 4}, {"name": "b", "value": {}}]}),
+        };
+        assert_eq!(rule(&seen(true)).unwrap(), "\"idle\": 4 wait (b.blocked = 4)");
+        assert_eq!(rule(&seen(false)), None);
+        assert_eq!(rule(&Seen { name: "x".to_owned(), value: json!(1) }), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! The second act: dead rows and bloat, a worker that is killed, and a decision.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::error::DemoError;
+use super::figures::{Bloat, compare, size};
+use super::patient::TableFigures;
+use super::prompt;
+use super::teller::Teller;
+use super::worker::Call;
+use crate::journal::Entry;
+use crate::journal::event::{Decision, Event};
+use crate::kernel::Settlement;
+use crate::report::RunView;
+use crate::report::approvals;
+use crate::report::style::Tone;
+use crate::report::table::table;
+
+pub(super) const WORKFLOW: &str = "heal_bloat";
+/// From how much empty space on the demo's workflow asks for a rewrite.
+const FULL_SIZE: &str = "full_size=16MiB";
+/// The step that vacuums, one item for each table.
+const VACUUM: &str = "vacuum[";
+const REWRITE: &str = "rewrite[";
+/// The worker dies when so many tables are vacuumed, before it can write down that the last one is.
+const DIES_AFTER: &str = "4";
+/// The exit code of a run that waits for a decision.
+const WAITS: i32 = 3;
+/// The exit code of a run that failed, as one does whose approval is rejected.
+const FAILED: i32 = 1;
+
+/// Who decides about the rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decider {
+    /// The person at the terminal.
+    Person,
+    /// The demo itself, for its own database.
+    Demo,
+}
+
+pub(super) async fn tell(
+    teller: &mut Teller<'_>,
+    decider: Decider,
+    traces: &Path,
+) -> Result<Bloat, DemoError> {
+    teller.screen.act(2, "Dead rows, bloat, and a worker that is killed");
+    let before = teller.patient.tables().await?;
+    tables(teller, &before);
+    let (killed_by, killed_at) = kill(teller, traces).await?;
+    let struck = teller.record.run(WORKFLOW).await?;
+    let settled = settled(&struck.entries);
+    let begun: BTreeSet<String> = begun(&struck.entries).difference(&settled).cloned().collect();
+    survey(teller, &struck.view, killed_at.as_deref());
+    let run = struck.view.run_id.clone();
+    if killed_by.is_some() {
+        teller.expect(WORKFLOW, &Call::new(&["resume", &run]), &[0, WAITS]).await?;
+    }
+    let statements = decide(teller, decider, &run).await?;
+    let recorded = teller.record.run(WORKFLOW).await?;
+    let after = teller.patient.tables().await?;
+    let decision = decision(&recorded.entries);
+    Ok(Bloat {
+        run_id: run,
+        outcome: recorded.view.outcome,
+        killed_by,
+        killed_at,
+        settled_before_kill: settled,
+        begun_before_kill: begun,
+        vacuumed: objects(&recorded.view, VACUUM),
+        rewritten: objects(&recorded.view, REWRITE),
+        decided_by: decision.as_ref().map(|(_, by, _)| by.clone()),
+        approved: decision.as_ref().is_some_and(|(approved, ..)| *approved),
+        decided_first: is_decided_first(&recorded.entries),
+        statements,
+        tables: compare(&before, &after),
+    })
+}
+
+/// The tables as they are, those with the most dead rows first.
+fn tables(teller: &mut Teller<'_>, figures: &[TableFigures]) {
+    let mut figures = figures.to_vec();
+    figures.sort_by_key(|table| std::cmp::Reverse((table.dead_rows, table.bytes)));
+    let rows = figures.into_iter().map(|table| {
+        vec![
+            table.name,
+            size(table.bytes),
+            table.live_rows.to_string(),
+            table.dead_rows.to_string(),
+            table.vacuums.to_string(),
+        ]
+    });
+    let headings = ["table", "size", "live rows", "dead rows", "vacuums"];
+    let text = table(teller.screen.style, &headings, rows.collect(), "no tables");
+    teller.screen.block(&text, 3);
+    teller.screen.line("");
+}
+
+/// Runs the workflow in a worker that is armed to kill itself with SIGKILL.
+async fn kill(
+    teller: &mut Teller<'_>,
+    traces: &Path,
+) -> Result<(Option<i32>, Option<String>), DemoError> {
+    let trace: PathBuf = traces.join("boundaries");
+    let call = Call::new(&["run", WORKFLOW, "-p", FULL_SIZE])
+        .with_var("LAKEOPS_KILL_AT", DIES_AFTER)
+        .with_var("LAKEOPS_KILL_AMONG", "/after effect")
+        .with_var("LAKEOPS_KILL_TRACE", trace.display().to_string());
+    let ended = teller.follow(WORKFLOW, &call).await?;
+    if ended.signal().is_none() && ended.code() != Some(WAITS) {
+        return Err(DemoError::Unexpected {
+            command: call.args.join(" "),
+            status: ended.status.to_string(),
+            said: ended.said,
+        });
+    }
+    let reached = std::fs::read_to_string(&trace).unwrap_or_default();
+    let last = reached.lines().last().and_then(|line| line.split_once(' '));
+    Ok((ended.signal(), last.map(|(_, boundary)| boundary.to_owned())))
+}
+
+/// What the journal has of a run whose worker is dead.
+fn survey(teller: &mut Teller<'_>, view: &RunView, boundary: Option<&str>) {
+    let style = teller.screen.style;
+    let text = match boundary {
+        Some(boundary) => format!("The worker is gone: SIGKILL at `{boundary}`."),
+        None => "The worker is gone.".to_owned(),
+    };
+    teller.screen.say(&style.paint(Tone::Bad, &text));
+    teller.screen.say("What the journal has of it, and nothing else is needed to go on:");
+    let items = view.steps.iter().filter(|step| step.key.starts_with(VACUUM));
+    let rows: Vec<Vec<String>> = items
+        .map(|step| {
+            let change = step.changes.first();
+            let state = change.map_or("not begun", |change| match change.state.as_str() {
+                "applied" => "settled",
+                "started" => "begun, its end is not recorded",
+                "new" => "proposed",
+                _ => "not applied",
+            });
+            let took = change.and_then(|change| change.duration_ms);
+            let took = took.map(|took| format!("{took}ms")).unwrap_or_default();
+            let dead = |value: &serde_json::Value| value["dead_rows"].as_i64();
+            let dead =
+                change.and_then(|change| Some((dead(&change.before)?, dead(&change.after)?)));
+            let dead = dead.map(|(from, to)| format!("{from} -> {to}")).unwrap_or_default();
+            vec![step.key.clone(), state.to_owned(), dead, took]
+        })
+        .collect();
+    let text = table(style, &["step", "change", "dead rows", "took"], rows, "nothing was begun");
+    teller.screen.block(&text, 3);
+    teller.screen.line("");
+}
+
+/// Shows what waits, and has it decided. Returns the statements that were shown.
+async fn decide(
+    teller: &mut Teller<'_>,
+    decider: Decider,
+    run: &str,
+) -> Result<Vec<String>, DemoError> {
+    let recorded = teller.record.run(WORKFLOW).await?;
+    let waiting: Vec<_> = recorded.view.open_approvals().collect();
+    let mut statements = Vec::new();
+    let style = teller.screen.style;
+    if !waiting.is_empty() {
+        teller.screen.act(3, "A decision that no program may take");
+    }
+    for approval in &waiting {
+        teller.screen.say(&approvals::one(style, &recorded.view, approval));
+        let sets = approval.sets.values().flat_map(|set| &set.changes);
+        statements.extend(sets.map(|change| change.operation.to_string()));
+    }
+    if waiting.is_empty() {
+        return Ok(statements);
+    }
+    teller.screen.line("");
+    let (verb, reason, as_demo) = match decider {
+        Decider::Person if prompt::confirm("   Approve exactly this? [y/N] ").await => {
+            ("approve", "approved in the demo", false)
+        }
+        Decider::Person => ("reject", "rejected in the demo", false),
+        Decider::Demo => {
+            teller.screen.say(
+                "There is no terminal: the demo approves as itself, for its own database only.",
+            );
+            ("approve", "no terminal to ask; the demo's own throw-away database", true)
+        }
+    };
+    let call = Call::new(&[verb, run, "--reason", reason]);
+    let call = if as_demo { call.with_var("LAKEOPS_ACTOR", "demo") } else { call };
+    let codes: &[i32] = if verb == "approve" { &[0] } else { &[0, FAILED] };
+    teller.expect(WORKFLOW, &call, codes).await?;
+    Ok(statements)
+}
+
+/// The tables whose VACUUM is settled.
+fn settled(entries: &[Entry]) -> BTreeSet<String> {
+    let names = entries.iter().filter_map(|entry| match &entry.event {
+        Event::ChangeSettled { step, settlement: Settlement::Applied { .. }, .. } => item(step),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The tables whose VACUUM was begun.
+fn begun(entries: &[Entry]) -> BTreeSet<String> {
+    let names = entries.iter().filter_map(|entry| match &entry.event {
+        Event::ChangeStarted { step, .. } => item(step),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The table of a step `vacuum[shop.orders]`.
+fn item(step: &str) -> Option<String> {
+    step.strip_prefix(VACUUM)?.strip_suffix(']').map(str::to_owned)
+}
+
+/// The objects of the applied changes of the items of a step.
+fn objects(view: &RunView, prefix: &str) -> BTreeSet<String> {
+    let steps = view.steps.iter().filter(|step| step.key.starts_with(prefix));
+    let changes = steps.flat_map(|step| &step.changes).filter(|change| change.state == "applied");
+    changes.map(|change| change.object.clone()).collect()
+}
+
+fn decision(entries: &[Entry]) -> Option<(bool, String, u64)> {
+    entries.iter().find_map(|entry| match &entry.event {
+        Event::ApprovalDecided { decision, by, .. } => {
+            Some((*decision == Decision::Approved, by.name.clone(), entry.seq))
+        }
+        _ => None,
+    })
+}
+
+/// Whether no rewrite began before it was decided about.
+fn is_decided_first(entries: &[Entry]) -> bool {
+    let Some((_, _, decided)) = decision(entries) else { return false };
+    entries.iter().all(|entry| match &entry.event {
+        Event::ChangeStarted { step, .. } => !step.starts_with(REWRITE) || entry.seq > decided,
+        _ => true,
+    })
+}

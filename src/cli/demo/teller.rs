@@ -1,0 +1,97 @@
+//! What both acts need: workers, their journal, the patient, and somebody to tell it to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::DemoError;
+use super::load::Load;
+use super::patient::Patient;
+use super::record::{LOOK, Record};
+use super::screen::Screen;
+use super::worker::{Call, Ended, Workers};
+use crate::journal::event::Event;
+use crate::kernel::{Clock, RunId};
+use crate::report::timeline;
+
+/// Tells what happens while it happens.
+pub(super) struct Teller<'a> {
+    pub screen: &'a mut Screen,
+    pub patient: &'a Patient,
+    pub load: &'a Load,
+    pub record: &'a Record,
+    pub workers: &'a Workers,
+    pub clock: Arc<dyn Clock>,
+    /// How far the events of each run were told.
+    pub told: BTreeMap<RunId, u64>,
+}
+
+impl Teller<'_> {
+    /// Runs a worker on a workflow, and tells what the journal says meanwhile.
+    pub(super) async fn follow(&mut self, workflow: &str, call: &Call) -> Result<Ended, DemoError> {
+        self.screen.command(&call.args);
+        let workers = self.workers;
+        let mut work = Box::pin(workers.run(call));
+        loop {
+            let next = self.clock.now().plus(LOOK);
+            let ended = tokio::select! {
+                ended = &mut work => Some(ended?),
+                () = self.clock.sleep_until(next) => None,
+            };
+            self.tell_news(workflow).await?;
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// The same, for a worker that must end with one of these exit codes.
+    pub(super) async fn expect(
+        &mut self,
+        workflow: &str,
+        call: &Call,
+        codes: &[i32],
+    ) -> Result<Ended, DemoError> {
+        let ended = self.follow(workflow, call).await?;
+        if ended.code().is_some_and(|code| codes.contains(&code)) {
+            return Ok(ended);
+        }
+        Err(DemoError::Unexpected {
+            command: call.args.join(" "),
+            status: ended.status.to_string(),
+            said: ended.said,
+        })
+    }
+
+    async fn tell_news(&mut self, workflow: &str) -> Result<(), DemoError> {
+        let Some(run) = self.record.newest(workflow).await? else { return Ok(()) };
+        let told = self.told.entry(run.clone()).or_default();
+        for entry in self.record.after(&run, *told).await? {
+            *told = entry.seq;
+            if is_told(&entry.event) {
+                let style = self.screen.style;
+                let line = timeline::line(style, &entry);
+                self.screen.say(&line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an event is part of the story: the rest is bookkeeping.
+pub(super) const fn is_told(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::RunClaimed { .. }
+            | Event::RunParked { .. }
+            | Event::RunFinished { .. }
+            | Event::EndingBegan { .. }
+            | Event::StepSucceeded { .. }
+            | Event::StepSkipped { .. }
+            | Event::AttemptFailed { .. }
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalDecided { .. }
+            | Event::ChangeStarted { .. }
+            | Event::ChangeSettled { .. }
+            | Event::ChangeInDoubt { .. }
+    )
+}
