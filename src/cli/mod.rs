@@ -1,3 +1,4 @@
 //! To come.
 
+pub mod bench;
 pub mod demo;

@@ -7,14 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::executor::{ExecuteError, Executor};
 use super::graph::{BadEdge, Graph};
+use super::ownership::Alone;
 use super::parts::{Guard, Observer, OwnedElsewhere, Parts};
 use super::precondition;
 use super::programs::Programs;
 use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
-use crate::journal::store::{Append, Durability, Entry, Expect, JournalError, Stream};
+use crate::journal::store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
 use crate::kernel::{Digest, Direction, Failure, RunId};
 use crate::plan::Plan;
+use crate::plan::document::Precondition;
 use crate::sop::Sandbox;
 
 /// How a run is started.
@@ -223,9 +225,34 @@ impl Engine {
         Ok(executor.record(vec![end], Durability::Synced).await?)
     }
 
-    /// Runs the reads and proposals of a plan against a journal in memory; nothing is carried out, and
-    /// what needs a decision is taken as approved.
+    /// Runs the reads and proposals of a plan against a journal of its own (`scratch`, in memory);
+    /// nothing is carried out, and what needs a decision is taken as approved.
     pub async fn preview(
+        &self,
+        plan: &Plan,
+        scratch: Arc<dyn Journal>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Loaded, EngineError> {
+        let parts = Parts { journal: scratch, ownership: Arc::new(Alone), ..self.parts.clone() };
+        let engine = Self { parts, sandbox: self.sandbox.clone() };
+        engine.preview_here(plan, observer).await
+    }
+
+    /// The same plan with the fingerprints of what a preview of it was about: it goes stale when one of
+    /// them moves.
+    pub async fn pin(&self, plan: &Plan, previewed: &RunState) -> Result<Plan, Failure> {
+        let names = precondition::named(previewed);
+        let found = precondition::fingerprints(&self.parts, plan, &names).await?;
+        let mut body = plan.body.clone();
+        body.preconditions = found
+            .into_iter()
+            .map(|(name, fingerprint)| Precondition { name, fingerprint })
+            .collect();
+        Plan::seal(body, plan.created_at)
+            .map_err(|error| Failure::permanent("plan::unwritable", error.to_string()))
+    }
+
+    async fn preview_here(
         &self,
         plan: &Plan,
         observer: Arc<dyn Observer>,

@@ -251,3 +251,41 @@ async fn a_database_that_comes_back_lets_the_run_finish() {
     let again = |entry: &lakeops::journal::Entry| entry.event.kind() == "change_not_applied";
     assert!(loaded.entries.iter().any(again), "the first try was lost");
 }
+
+#[tokio::test]
+async fn a_preview_carries_nothing_out_and_its_plan_goes_stale() {
+    let kit = kit("preview").await;
+    execute(&endpoint(&kit), &["create table public.t (n bigint)"]).await;
+    let verify = Action::Verify(Verify {
+        call: ToolCall { tool: "monitor_connections".to_owned(), with: json!({}) },
+        assert: vec!["result.total < 0".to_owned()],
+        every: Span::from_secs(1),
+        within: Span::from_secs(5),
+        on_fail: OnVerifyFail::Stop,
+    });
+    let steps = vec![
+        step("vacuum", &[], tool("schedule_vacuum_analyze", json!({ "tables": ["public.t"] }))),
+        step("drop", &["vacuum"], sql(&["drop table public.t"])),
+        step("verify", &["drop"], verify),
+    ];
+    let plan = plan(steps);
+    let scratch = Kit::new(endpoint(&kit)).journal;
+    let observer = std::sync::Arc::new(lakeops::engine::parts::Unobserved);
+    let previewed = kit.engine().preview(&plan, scratch, observer).await.unwrap();
+    let outcome = previewed.state.finished.unwrap().0;
+    assert_eq!(outcome, Outcome::Succeeded);
+    let proposed = previewed.entries.iter().filter(|e| e.event.kind() == "changes_proposed");
+    assert_eq!(proposed.count(), 2);
+    assert!(value::<bool>(&endpoint(&kit), "select to_regclass('public.t') is not null").await);
+    let pinned = kit.engine().pin(&plan, &previewed.state).await.unwrap();
+    assert_ne!(pinned.id, plan.id);
+    let (fresh, _) = kit.run(&pinned).await;
+    assert_eq!(kit.ended(&fresh, "vacuum").await.0, "succeeded", "nothing had moved");
+    execute(&endpoint(&kit), &["alter table public.t add column m bigint"]).await;
+    let (stale, outcome) = kit.run(&pinned).await;
+    assert_eq!(outcome, Outcome::Failed);
+    let loaded = kit.engine().load(&stale).await.unwrap();
+    let failure = loaded.state.ending.unwrap().failure.unwrap();
+    assert_eq!(failure.code, "plan::stale");
+    assert!(failure.message.contains("relation public.t"), "{}", failure.message);
+}
