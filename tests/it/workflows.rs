@@ -2,9 +2,29 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use lakeops::cli::demo::load::{Forgotten, Load, WORKERS};
+use lakeops::cli::demo::patient::Patient;
+use lakeops::config::Settings;
+use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
+use lakeops::engine::parts::{Endpoints, Notifier, Parts, Unobserved};
+use lakeops::engine::{Alone, Engine, StartOptions};
+use lakeops::journal::event::Decision;
+use lakeops::journal::{MemoryJournal, Outcome, Principal};
+use lakeops::kernel::kill::Unarmed;
+use lakeops::kernel::{
+    Clock as _, Failure, RandomIds, Redactor, RunId, Severity, SystemClock, Target,
+};
+use lakeops::plan::planner::{self, Given, PlanInputs};
+use lakeops::postgres::PgEndpoint;
+use lakeops::report::RunView;
 use lakeops::tools::Catalog;
-use lakeops::workflow::{Library, Resolver};
+use lakeops::workflow::{Library, Resolver, Sources as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness;
 
 /// The shipped files of a folder with an ending, as `folder/name` and text.
 fn shipped(folder: &str, ending: &str) -> Vec<(String, String)> {
@@ -15,18 +35,158 @@ fn shipped(folder: &str, ending: &str) -> Vec<(String, String)> {
     paths.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
 }
 
+fn library() -> Library {
+    let scripts = shipped("sops", "rhai").into_iter();
+    let library =
+        scripts.fold(Library::new(), |library, (path, text)| library.with_script(path, text));
+    let workflows = shipped("workflows", "yaml").into_iter();
+    workflows.fold(library, |library, (path, text)| library.with_workflow(&path, text))
+}
+
 #[test]
 fn shipped_workflows_resolve_without_a_mistake() {
-    let mut library = Library::new();
-    for (path, text) in shipped("sops", "rhai") {
-        library = library.with_script(path, text);
-    }
-    let workflows = shipped("workflows", "yaml");
-    for (path, text) in &workflows {
-        library = library.with_workflow(path, text.clone());
-    }
-    let catalog = Catalog::builtin();
+    let (catalog, library) = (Catalog::builtin(), library());
     let resolution = Resolver::new(&catalog, &library).resolve_all();
     assert!(resolution.diagnostics.is_empty(), "{:#?}", resolution.diagnostics);
-    assert_eq!(resolution.workflows.len(), workflows.len());
+    assert_eq!(resolution.workflows.len(), shipped("workflows", "yaml").len());
+}
+
+/// An engine on one database, and the shipped workflows.
+struct Bench {
+    engine: Engine,
+    catalog: Catalog,
+    library: Library,
+}
+
+struct OneDatabase(PgEndpoint);
+
+impl Endpoints for OneDatabase {
+    fn endpoint(&self, _: &str, _: &Target) -> Result<PgEndpoint, Failure> {
+        Ok(self.0.clone())
+    }
+}
+
+struct Nobody;
+
+impl Notifier for Nobody {
+    fn notify(&self, _: Severity, _: &str, _: &str) {}
+}
+
+fn somebody() -> Principal {
+    Principal { name: "ann".to_owned(), from: "test".to_owned() }
+}
+
+impl Bench {
+    fn on(endpoint: PgEndpoint) -> Self {
+        let journal = MemoryJournal::new(Arc::new(SystemClock), Redactor::default());
+        let catalog = Catalog::builtin();
+        let engine = Engine::new(Parts {
+            journal: Arc::new(journal),
+            ownership: Arc::new(Alone),
+            catalog: catalog.clone(),
+            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
+            endpoints: Arc::new(OneDatabase(endpoint)),
+            settings: Arc::new(Settings::default()),
+            secrets: Arc::new(NoSecrets),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            kill: Arc::new(Unarmed),
+            notifier: Arc::new(Nobody),
+            principal: somebody(),
+            pid: std::process::id(),
+        });
+        Self { engine, catalog, library: library() }
+    }
+
+    async fn run(&self, workflow: &str, params: &[(&str, &str)]) -> (RunId, Outcome) {
+        let resolution = Resolver::new(&self.catalog, &self.library).resolve(workflow);
+        let given = params.iter().map(|(k, v)| ((*k).to_owned(), Given::Text((*v).to_owned())));
+        let policy = "sops/change_policy.rhai";
+        let inputs = PlanInputs {
+            params: given.collect(),
+            connection: "test".to_owned(),
+            target: Target::default(),
+            settings: &Settings::default(),
+            policy: self.library.script(policy).map(|text| (policy.to_owned(), text.to_owned())),
+            replaces: None,
+            now: SystemClock.now(),
+        };
+        let plan = planner::plan(resolution.get(workflow).unwrap(), &inputs).unwrap();
+        let options = StartOptions { key: None, by: somebody(), yes: false, forked_from: None };
+        let run = self.engine.start(&plan, options).await.unwrap();
+        let outcome = self.execute(&run).await;
+        (run, outcome)
+    }
+
+    async fn execute(&self, run: &RunId) -> Outcome {
+        self.engine.execute(run, CancellationToken::new(), Arc::new(Unobserved)).await.unwrap()
+    }
+
+    async fn view(&self, run: &RunId) -> RunView {
+        let loaded = self.engine.load(run).await.unwrap();
+        RunView::from_entries(&loaded.plan, &loaded.entries)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_session_is_ended_and_nobody_else() {
+    let database = harness::postgres().await.fresh_database("forgotten").await;
+    let patient = Patient::prepare(database).await.unwrap();
+    let bench = Bench::on(patient.operator());
+    let short = [("patience", "10ms")];
+    let (run, outcome) = bench.run("relieve_connections", &short).await;
+    assert_eq!(outcome, Outcome::Succeeded);
+    assert_eq!(bench.view(&run).await.step("heal").unwrap().state, "skipped");
+
+    let load = Load::start(&patient, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
+    let _forgotten = Forgotten::begin(&patient).await.unwrap();
+    while patient.blocked(Duration::from_secs(5)).await.unwrap() < WORKERS as u64 {
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(100))).await;
+    }
+    let (run, outcome) = bench.run("relieve_connections", &short).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.step("heal").unwrap().output["ended"], 1);
+    assert!(load.watch(Duration::from_millis(500)).await.payments > 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bloat_is_healed_after_a_decision() {
+    let database = harness::postgres().await.fresh_database("bloat").await;
+    let patient = Patient::prepare(database).await.unwrap();
+    let bench = Bench::on(patient.operator());
+    let before = patient.tables().await.unwrap();
+    let (run, outcome) = bench.run("heal_bloat", &[("full_size", "16MiB")]).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::WaitingApproval, "{view:#?}");
+    let asked: Vec<_> = view.open_approvals().flat_map(|a| a.sets.values()).collect();
+    let statements: Vec<_> = asked.iter().flat_map(|set| &set.changes).collect();
+    assert_eq!(statements.len(), 1);
+    assert_eq!(
+        statements[0].operation.to_string(),
+        "vacuum (full, analyze) \"shop\".\"audit_trail\""
+    );
+    let by = somebody();
+    let approve = bench.engine.decide_approval((&run, None), None, Decision::Approved, (&by, "ok"));
+    approve.await.unwrap();
+    assert_eq!(bench.execute(&run).await, Outcome::Succeeded, "{:#?}", bench.view(&run).await);
+    let after = patient.tables().await.unwrap();
+    for (was, now) in before.iter().zip(&after) {
+        assert_eq!(now.dead_rows, 0, "{now:?}");
+        let is_rewritten = was.name == "shop.audit_trail";
+        assert_eq!(now.bytes * 2 < was.bytes, is_rewritten, "{was:?} {now:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_alerts_when_it_is_critical() {
+    let database = harness::postgres().await.fresh_database("health").await;
+    let patient = Patient::prepare(database).await.unwrap();
+    let bench = Bench::on(patient.operator());
+    let (run, outcome) = bench.run("health_check", &[]).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    // More than half of some tables is dead.
+    assert_eq!(view.outputs["severity"], "critical", "{}", view.outputs);
+    assert_eq!(view.step("alert").unwrap().output["sent"], true);
 }
