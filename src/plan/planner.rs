@@ -56,7 +56,7 @@ pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Di
     let target = planner.target(workflow, &literals, &inputs.target);
     let literals = literals.with("target", target_value(&target));
     let lock = workflow.spec.lock.as_ref().and_then(|lock| {
-        let text = Value::String(lock.value.clone());
+        let text = Value::String(name_target(&lock.value, &target));
         let lock = planner.settled(&literals, &text, ("lock", lock.place));
         lock.map(|value| lock_text(&value))
     });
@@ -108,6 +108,25 @@ pub fn lock_text(value: &Value) -> String {
         Ok(target) if value.is_object() => target.to_string(),
         _ => value.to_string(),
     }
+}
+
+/// A lock in whose text the target is written as `project/branch/database`.
+fn name_target(lock: &str, target: &Target) -> String {
+    let mut text = String::new();
+    let mut rest = lock;
+    while let Some((before, after)) = rest.split_once("${{") {
+        let Some((expression, behind)) = after.split_once("}}") else { break };
+        text.push_str(before);
+        if expression.trim() == "target" {
+            text.push_str(&target.to_string());
+        } else {
+            text.push_str("${{");
+            text.push_str(expression);
+            text.push_str("}}");
+        }
+        rest = behind;
+    }
+    text + rest
 }
 
 /// A target with all three keys, so that expressions can name each.
@@ -185,6 +204,10 @@ impl<'a> Planner<'a> {
     fn step(&mut self, step: &Step, workflow: &Workflow, literals: &Literals) -> PlannedStep {
         let spec = &step.spec;
         let defaults = &workflow.spec.defaults;
+        let target = spec.target.as_ref().map(|target| literals.reduce(target.to_json()));
+        // In a step with a target of its own, `target` is that one, and known only when it runs.
+        let own = target.as_ref().map(|_| literals.without("target"));
+        let literals = own.as_ref().unwrap_or(literals);
         let inherited = defaults.retry.as_ref().map(|retry| retry.over(&Retry::default()));
         let inherited = inherited.unwrap_or_default();
         PlannedStep {
@@ -198,7 +221,7 @@ impl<'a> Planner<'a> {
                 max_parallel: for_each.max_parallel,
                 fail_fast: for_each.fail_fast,
             }),
-            target: spec.target.as_ref().map(|target| literals.reduce(target.to_json())),
+            target,
             action: self.action(step, literals),
             approval: spec.approval.as_ref().map(|policy| policy.value).unwrap_or_default(),
             risk: step.risk,

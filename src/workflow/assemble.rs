@@ -113,9 +113,9 @@ impl Assembly<'_, '_> {
     /// Checks what stands above the steps.
     fn check_head(&mut self) {
         let none = BTreeMap::new();
-        let (params, spec) = (self.params.clone(), self.spec);
+        let spec = self.spec;
         let lost = (!spec.damaged).then_some(&spec.lost);
-        let names = Names { params: &params, lost, ..Self::names_of(&params, &none) };
+        let names = Names { lost, ..Self::names_of(&self.params, &none) };
         let mut checker = Checker::new(self.session.sandbox(), self.reporter);
         if let Some(target) = &spec.target {
             check_target(&mut checker, target, &names);
@@ -212,11 +212,14 @@ impl Assembly<'_, '_> {
     }
 
     fn check(&mut self, step: &StepSpec, action: Option<&Action>, is_handler: bool) -> Uses {
-        let (params, outputs) = (self.params.clone(), self.outputs.clone());
         let lost = (!self.spec.damaged).then_some(&self.spec.lost);
         let own = (!is_handler).then_some(step.id.value.as_str());
-        let names =
-            Names { lost, own, whole_steps: is_handler, ..Self::names_of(&params, &outputs) };
+        let names = Names {
+            lost,
+            own,
+            whole_steps: is_handler,
+            ..Self::names_of(&self.params, &self.outputs)
+        };
         let uses = StepRules { session: self.session, step, names }.check(action, self.reporter);
         self.secrets.extend(uses.secrets.iter().cloned());
         uses
@@ -272,9 +275,8 @@ impl Assembly<'_, '_> {
 
     /// Checks the outputs. Their type.
     fn workflow_outputs(&mut self) -> Value {
-        let (params, outputs) = (self.params.clone(), self.outputs.clone());
         let lost = (!self.spec.damaged).then_some(&self.spec.lost);
-        let names = Names { lost, ..Self::names_of(&params, &outputs) };
+        let names = Names { lost, ..Self::names_of(&self.params, &self.outputs) };
         let mut checker = Checker::new(self.session.sandbox(), self.reporter);
         let fields = self.spec.outputs.iter().map(|(name, expression)| {
             let found = checker.expression(expression, &names);

@@ -209,7 +209,9 @@ impl Reporter {
         known: impl IntoIterator<Item = &'n str>,
     ) {
         self.error(code, place, message);
-        if let Some(help) = suggest::help(name, known) {
+        // A file with thousands of unknown names is answered soon, too.
+        let help = (self.found.len() <= MOST * 10).then(|| suggest::help(name, known)).flatten();
+        if let Some(help) = help {
             self.advise(help);
         }
     }

@@ -13,6 +13,7 @@ pub mod elements;
 mod fields;
 mod gates;
 mod graph;
+pub mod load;
 mod locate;
 mod names;
 pub mod parse;

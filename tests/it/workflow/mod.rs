@@ -1,8 +1,10 @@
 //! Workflow files: what is understood, what is refused and how it is told, and the plans made of them.
 
+mod cron;
 mod files;
 mod mutations;
 mod plans;
+mod shipped;
 mod tools;
 
 use lakeops::workflow::{Library, Resolution, Resolver, SourceText};
