@@ -14,6 +14,9 @@ use crate::journal::event::{Compensation, Outcome, SkipReason, StepKey};
 use crate::kernel::{Failure, Timestamp};
 use crate::plan::document::{Action, RunIf, Wait};
 
+/// The code of a run that worked longer than its limit allows.
+pub const RUN_TIMEOUT: &str = "engine::run_timeout";
+
 /// What the executor must do; performing one yields one or more events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -227,16 +230,17 @@ impl Walk<'_> {
             });
             return true;
         }
-        if self.situation.timeout.is_some_and(|limit| state.worked > limit) {
+        let worked = state.worked_until(self.situation.now);
+        if self.situation.timeout.is_some_and(|limit| worked > limit) {
             let text = format!(
                 "the run worked for {}, longer than its limit allows",
-                humantime::format_duration(state.worked)
+                humantime::format_duration(worked)
             );
             self.push(Command::BeginEnding {
                 outcome: Outcome::Failed,
                 compensate: false,
                 scope: None,
-                failure: Some(Failure::permanent("engine::run_timeout", text)),
+                failure: Some(Failure::permanent(RUN_TIMEOUT, text)),
             });
             return true;
         }

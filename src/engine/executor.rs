@@ -21,7 +21,7 @@ use super::task::Task;
 use crate::config::Settings;
 use crate::journal::event::{Event, Outcome};
 use crate::journal::store::{Append, Durability, Expect, JournalError, Stream};
-use crate::kernel::{Failure, RetryClass, RunId, Timestamp};
+use crate::kernel::{Failure, Redactor, RetryClass, RunId, Timestamp};
 use crate::plan::{Plan, PlannedStep};
 
 /// How often decisions of other processes are looked for.
@@ -60,6 +60,7 @@ pub(super) struct Executor {
     pub(super) settings: Settings,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) preview: bool,
+    pub(super) redactor: Redactor,
     pub(super) in_flight: HashSet<NodeId>,
     pub(super) tasks: JoinSet<NodeId>,
     pub(super) recorder: Recorder,
@@ -90,6 +91,7 @@ impl Executor {
             settings,
             observer,
             preview: false,
+            redactor: Redactor::default(),
             in_flight: HashSet::new(),
             tasks: JoinSet::new(),
             recorder,
@@ -247,7 +249,7 @@ impl Executor {
         events: Vec<Event>,
         durability: Durability,
     ) -> Result<(), ExecuteError> {
-        let events = self.with_released_locks(events);
+        let events = self.with_released_locks(self.masked(events)?);
         let now = self.now();
         let append = Append {
             stream: Stream::Run(self.run.clone()),
@@ -263,6 +265,23 @@ impl Executor {
             self.take_in(event, now, 0)?;
         }
         Ok(())
+    }
+
+    /// Secrets are masked before anything enters the state of the run.
+    fn masked(&self, events: Vec<Event>) -> Result<Vec<Event>, ExecuteError> {
+        if self.redactor.is_empty() {
+            return Ok(events);
+        }
+        let mask = |event: Event| {
+            let mut value = serde_json::to_value(&event)?;
+            self.redactor.mask_json(&mut value);
+            serde_json::from_value(value)
+        };
+        let masked: Result<Vec<Event>, serde_json::Error> = events.into_iter().map(mask).collect();
+        masked.map_err(|error| {
+            let reason = format!("an event could not be masked: {error}");
+            self.journal_error(JournalError::Storage { reason, full: false })
+        })
     }
 
     fn take_in(&mut self, event: &Event, at: Timestamp, seq: u64) -> Result<(), ExecuteError> {

@@ -133,6 +133,20 @@ impl Graph {
     }
 }
 
+/// A step and all that follow from it.
+pub fn dependents(scope: &ScopeDef, from: usize) -> std::collections::BTreeSet<usize> {
+    let mut found = std::collections::BTreeSet::from([from]);
+    let mut todo = vec![from];
+    while let Some(index) = todo.pop() {
+        for &next in &scope.nodes[index].dependents {
+            if found.insert(next) {
+                todo.push(next);
+            }
+        }
+    }
+    found
+}
+
 impl ScopeDef {
     fn empty() -> Self {
         Self { nodes: Vec::new(), embedded: None, by_id: HashMap::new() }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::decide::Command;
+use super::decide::{Command, RUN_TIMEOUT};
 use super::environment::{Place, scope_for};
 use super::executor::{ExecuteError, Executor};
 use super::proposing::SoFar;
@@ -53,7 +53,8 @@ impl Executor {
                 // Tasks at work stop between changes; those of handlers and undoings begin afresh.
                 self.stop.cancel();
                 self.stop = tokio_util::sync::CancellationToken::new();
-                if outcome == Outcome::Cancelled {
+                let overdue = failure.as_ref().is_some_and(|failure| failure.code == RUN_TIMEOUT);
+                if outcome == Outcome::Cancelled || overdue {
                     self.abort.cancel();
                     self.abort = tokio_util::sync::CancellationToken::new();
                 }

@@ -153,6 +153,11 @@ impl RunState {
         self.approvals.iter().rev().find(|approval| approval.step == key)
     }
 
+    /// Time spent working, up to now: waiting for people, times and events does not count.
+    pub fn worked_until(&self, now: Timestamp) -> Duration {
+        if self.busy > 0 { self.worked + now.since(self.last_at) } else { self.worked }
+    }
+
     /// Takes one event in.
     pub fn apply(
         &mut self,

@@ -289,3 +289,22 @@ async fn a_preview_carries_nothing_out_and_its_plan_goes_stale() {
     assert_eq!(failure.code, "plan::stale");
     assert!(failure.message.contains("relation public.t"), "{}", failure.message);
 }
+
+#[tokio::test]
+async fn a_fork_takes_over_what_does_not_follow_from_its_step() {
+    let kit = kit("fork").await;
+    execute(&endpoint(&kit), &["create table public.t (n bigint)"]).await;
+    let steps = vec![
+        step("first", &[], sql(&["insert into public.t values (1)"])),
+        step("second", &["first"], sql(&["insert into public.t values (2)"])),
+        step("third", &["second"], sql(&["insert into public.t values (3)"])),
+    ];
+    let (run, _) = kit.run(&plan(steps)).await;
+    let options =
+        lakeops::engine::StartOptions { key: None, by: me(), yes: false, forked_from: None };
+    let fork = kit.engine().fork(&run, "second", options.clone()).await.unwrap();
+    assert_eq!(kit.execute(&fork).await, Outcome::Succeeded);
+    let rows = "select string_agg(n::text, ',' order by n) from public.t";
+    assert_eq!(value::<String>(&endpoint(&kit), rows).await, "1,2,2,3,3");
+    assert!(kit.engine().fork(&run, "fourth", options).await.is_err());
+}
