@@ -20,6 +20,7 @@ pub mod parse;
 mod recovery;
 pub mod resolve;
 pub mod resolved;
+pub mod schema;
 mod secrets;
 pub mod source;
 pub mod sources;

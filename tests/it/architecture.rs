@@ -78,6 +78,7 @@ const PURE: &[&str] = &[
     "workflow/recovery.rs",
     "workflow/resolve.rs",
     "workflow/resolved.rs",
+    "workflow/schema.rs",
     "workflow/secrets.rs",
     "workflow/source.rs",
     "workflow/sources.rs",

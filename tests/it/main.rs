@@ -23,6 +23,8 @@ mod registry;
 #[cfg(test)]
 mod report;
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod sop;
 #[cfg(test)]
 mod sql;

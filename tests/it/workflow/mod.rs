@@ -5,7 +5,7 @@ mod files;
 mod mutations;
 mod plans;
 mod shipped;
-mod tools;
+pub(super) mod tools;
 
 use lakeops::workflow::{Library, Resolution, Resolver, SourceText};
 
