@@ -7,6 +7,7 @@ use crate::report::table::table;
 
 pub(super) fn tell(screen: &mut Screen, report: &Report) {
     screen.act(4, "What came of it");
+    sessions(screen, report);
     tables(screen, report);
     timeline(screen, report);
     let style = screen.style;
@@ -36,6 +37,30 @@ pub(super) fn tell(screen: &mut Screen, report: &Report) {
     }
 }
 
+fn sessions(screen: &mut Screen, report: &Report) {
+    let seen = &report.connections;
+    let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+    let stretches = [
+        ("before", &seen.healthy, None),
+        ("blocked", &seen.blocked, Some(seen.blocked_before)),
+        ("healed", &seen.healed, Some(seen.blocked_after)),
+        ("during act 2", &report.bloat.payments, None),
+    ];
+    let rows = stretches.map(|(when, load, waiting)| {
+        vec![
+            when.to_owned(),
+            format!("{:.0}", load.per_second),
+            ms(load.median_ms),
+            ms(load.slowest_ms),
+            waiting.map_or_else(|| "-".to_owned(), |waiting| waiting.to_string()),
+        ]
+    });
+    let headings = ["payments", "per second", "median", "slowest", "waiting sessions"];
+    let text = table(screen.style, &headings, rows.to_vec(), "nothing was measured");
+    screen.block(&text, 3);
+    screen.line("");
+}
+
 fn tables(screen: &mut Screen, report: &Report) {
     let touched = report.bloat.tables.iter().filter(|table| {
         report.bloat.vacuumed.contains(&table.name) || report.bloat.rewritten.contains(&table.name)
@@ -60,7 +85,7 @@ fn tables(screen: &mut Screen, report: &Report) {
 
 fn timeline(screen: &mut Screen, report: &Report) {
     let style = screen.style;
-    screen.say(&style.paint(Tone::Strong, "Timeline, from the journal"));
+    screen.say(&style.paint(Tone::Strong, "Timeline, from the journal (UTC)"));
     for moment in &report.timeline {
         let time = moment.at.to_datetime().format("%H:%M:%S%.3f").to_string();
         let step = moment.step.as_deref().unwrap_or(&moment.workflow);

@@ -9,6 +9,7 @@ use super::patient::TableFigures;
 use crate::journal::event::Outcome;
 use crate::journal::store::Verification;
 use crate::kernel::Timestamp;
+use crate::report::style::count;
 
 /// The signal that cannot be caught.
 const SIGKILL: i32 = 9;
@@ -88,6 +89,8 @@ pub struct Bloat {
     pub statements: Vec<String>,
     /// The tables before and after.
     pub tables: Vec<Table>,
+    /// The load while all this went on.
+    pub payments: Throughput,
 }
 
 /// A table before and after.
@@ -233,14 +236,14 @@ fn of_bloat(seen: &Bloat) -> Vec<Promise> {
         Promise {
             claim: "dead rows are gone",
             held: before > 0 && after * 5 < before,
-            measured: format!("{before} -> {after} in {} tables", seen.vacuumed.len()),
+            measured: format!("{before} -> {after} in {}", count(seen.vacuumed.len(), "table")),
         },
         Promise {
             claim: "nothing of high risk happens before somebody decides",
             held: seen.decided_by.is_some() && seen.decided_first && !seen.statements.is_empty(),
             measured: format!(
-                "{} statements shown, {} by {who}",
-                seen.statements.len(),
+                "{} shown, {} by {who}",
+                count(seen.statements.len(), "statement"),
                 if seen.approved { "approved" } else { "rejected" }
             ),
         },
@@ -255,7 +258,7 @@ fn of_bloat(seen: &Bloat) -> Vec<Promise> {
         promises.push(Promise {
             claim: "what was rejected was not carried out",
             held: seen.rewritten.is_empty(),
-            measured: format!("{} tables rewritten", seen.rewritten.len()),
+            measured: format!("{} rewritten", count(seen.rewritten.len(), "table")),
         });
     }
     promises
@@ -301,6 +304,13 @@ mod tests {
             decided_first: true,
             statements: vec!["vacuum (full)".to_owned()],
             tables: vec![table("a", 1), table("b", 2), table("c", 1), trail],
+            payments: Throughput {
+                seconds: 1.0,
+                payments: 1,
+                per_second: 1.0,
+                median_ms: Some(1.0),
+                slowest_ms: Some(1.0),
+            },
         }
     }
 

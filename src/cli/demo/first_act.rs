@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::DemoError;
 use super::figures::Connections;
-use super::load::{Forgotten, Throughput, WORKERS};
+use super::load::{Forgotten, WORKERS};
 use super::lock_tree;
 use super::record::Recorded;
 use super::teller::Teller;
@@ -32,7 +32,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 pub(super) async fn tell(teller: &mut Teller<'_>) -> Result<Connections, DemoError> {
     teller.screen.act(1, "A forgotten transaction");
     let healthy = teller.load.watch(WATCH).await;
-    teller.screen.say(&format!("{WORKERS} checkout sessions make payments: {}.", shown(&healthy)));
+    teller.screen.say(&format!("{WORKERS} checkout sessions make payments: {healthy}."));
     teller.screen.say(
         "Now a report changes one row of shop.branches, and forgets to finish its transaction.",
     );
@@ -40,15 +40,13 @@ pub(super) async fn tell(teller: &mut Teller<'_>) -> Result<Connections, DemoErr
     outbreak(teller).await?;
     let blocked = teller.load.watch(SUFFERING).await;
     let blocked_before = teller.patient.blocked(MOMENT).await?;
-    teller.screen.say(&format!(
-        "Payments: {}. The lock tree, as monitor_connections sees it:",
-        shown(&blocked)
-    ));
+    teller
+        .screen
+        .say(&format!("Payments: {blocked}. The lock tree, as monitor_connections sees it:"));
     let seen = look(teller).await?;
     let style = teller.screen.style;
     for line in lock_tree::draw(&seen).lines() {
-        let line = style.fit(line, 5);
-        teller.screen.line(&format!("     {}", style.paint(Tone::Warn, &line)));
+        teller.screen.line(&format!("     {}", style.paint(Tone::Warn, line)));
     }
     teller.screen.line("");
     teller.expect(WORKFLOW, &Call::new(&["run", WORKFLOW]), &[0]).await?;
@@ -58,7 +56,7 @@ pub(super) async fn tell(teller: &mut Teller<'_>) -> Result<Connections, DemoErr
     let blocked_after = teller.patient.blocked(MOMENT).await?;
     teller.screen.say(&format!(
         "Payments: {}; {} wait.",
-        shown(&healed),
+        healed,
         count(usize::try_from(blocked_after).unwrap_or(0), "session")
     ));
     let ended = recorded.view.step("heal").and_then(|step| step.output["ended"].as_u64());
@@ -116,8 +114,9 @@ fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
         teller
             .screen
             .say("Why (the rules of sops/connections.rhai that held, with what they saw):");
-        for text in step.evidence.seen.iter().filter_map(rule) {
-            teller.screen.block(&style.fit(&text, 5), 5);
+        for (text, values) in step.evidence.seen.iter().filter_map(rule) {
+            teller.screen.block(&text, 5);
+            teller.screen.block(&style.paint(Tone::Faint, &values), 5);
         }
     }
     let set = recorded.view.step("heal").and_then(|step| step.evidence.set.as_ref());
@@ -127,17 +126,16 @@ fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
         teller.screen.block(&text, 5);
         if let Operation::Sql { statement, .. } = &change.operation {
             let binds = statement.binds.iter().enumerate();
-            let binds: Vec<String> = binds
-                .map(|(place, bind)| format!("${} = {}", place + 1, changes::value(bind)))
-                .collect();
-            let text = style.paint(Tone::Faint, &style.fit(&binds.join(", "), 5));
-            teller.screen.block(&text, 5);
+            for (place, bind) in binds {
+                let bind = format!("${} = {}", place + 1, changes::value(bind));
+                teller.screen.block(&style.paint(Tone::Faint, &bind), 5);
+            }
         }
     }
 }
 
-/// A rule that held: its name, what it says, and the plain values that it saw.
-fn rule(seen: &Seen) -> Option<String> {
+/// A rule that held: its name with what it says, and the plain values that it saw.
+fn rule(seen: &Seen) -> Option<(String, String)> {
     let rule = seen.value.as_object().filter(|_| seen.name.starts_with("rule "))?;
     if rule.get("verdict") != Some(&Value::Bool(true)) {
         return None;
@@ -149,17 +147,7 @@ fn rule(seen: &Seen) -> Option<String> {
         .map(|one| format!("{} = {}", one["name"].as_str().unwrap_or("?"), one["value"]))
         .collect();
     let why = text("why");
-    Some(format!("\"{}\": {why} ({})", text("rule"), values.join(", ")))
-}
-
-fn shown(load: &Throughput) -> String {
-    match (load.median_ms, load.slowest_ms) {
-        (Some(median), Some(slowest)) => format!(
-            "{} in {:.1} s, {:.0} per second, median {median} ms, slowest {slowest} ms",
-            load.payments, load.seconds, load.per_second
-        ),
-        _ => format!("none in {:.1} s", load.seconds),
-    }
+    Some((format!("\"{}\": {why}", text("rule")), values.join(", ")))
 }
 
 #[cfg(test)]
@@ -173,7 +161,8 @@ mod tests {
             value: json!({"rule": "idle", "verdict": verdict, "why": "4 wait",
                           "seen": [{"name": "b.blocked", "value": 4}, {"name": "b", "value": {}}]}),
         };
-        assert_eq!(rule(&seen(true)).unwrap(), "\"idle\": 4 wait (b.blocked = 4)");
+        let expected = ("\"idle\": 4 wait".to_owned(), "b.blocked = 4".to_owned());
+        assert_eq!(rule(&seen(true)), Some(expected));
         assert_eq!(rule(&seen(false)), None);
         assert_eq!(rule(&Seen { name: "x".to_owned(), value: json!(1) }), None);
     }

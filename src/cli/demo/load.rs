@@ -1,6 +1,7 @@
 //! The shop's own programs: a steady load that is measured, and one program that forgets its
 //! transaction.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,20 @@ pub struct Throughput {
     pub slowest_ms: Option<f64>,
 }
 
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { payments, seconds, per_second, .. } = self;
+        match (self.median_ms, self.slowest_ms) {
+            (Some(median), Some(slowest)) => write!(
+                f,
+                "{payments} in {seconds:.1} s, {per_second:.0} per second, median {median} ms, \
+                 slowest {slowest} ms"
+            ),
+            _ => write!(f, "none in {seconds:.1} s"),
+        }
+    }
+}
+
 /// Sessions that make payments until they are dropped.
 pub struct Load {
     payments: Arc<Mutex<Vec<Payment>>>,
@@ -76,6 +91,11 @@ impl Load {
     pub async fn watch(&self, length: Duration) -> Throughput {
         let from = self.clock.now();
         self.clock.sleep_until(from.plus(length)).await;
+        self.since(from)
+    }
+
+    /// The load from an instant until now.
+    pub fn since(&self, from: Timestamp) -> Throughput {
         let to = self.clock.now();
         let known = self.payments.lock().unwrap_or_else(PoisonError::into_inner);
         throughput(&known, from, to)

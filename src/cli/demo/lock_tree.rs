@@ -34,11 +34,11 @@ fn branches(text: &mut String, waiting: &[Value], above: &Value, level: u64, ind
         let (joint, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let _ = writeln!(
             text,
-            "{indent}{joint}{}  {}  waits {} for a {}",
+            "{indent}{joint}{}  {}  waits {} for {}",
             one["pid"],
             name(one),
             seconds(&one["wait_seconds"]),
-            one["waiting_for"].as_str().unwrap_or("lock"),
+            one["waiting_for"].as_str().unwrap_or("a lock"),
         );
         branches(text, waiting, &one["pid"], level + 1, &format!("{indent}{below}"));
     }
@@ -89,10 +89,10 @@ mod tests {
         });
         let expected = "\
             7  report  idle in transaction for 5.0s  update t set a = 1\n\
-            └─ 8  a8  waits 1.2s for a tuple\n   \
-               ├─ 9  a9  waits 1.2s for a tuple\n   \
-               │  └─ 11  a11  waits 1.2s for a tuple\n   \
-               └─ 10  a10  waits 1.2s for a tuple\n";
+            └─ 8  a8  waits 1.2s for tuple\n   \
+               ├─ 9  a9  waits 1.2s for tuple\n   \
+               │  └─ 11  a11  waits 1.2s for tuple\n   \
+               └─ 10  a10  waits 1.2s for tuple\n";
         assert_eq!(draw(&connections), expected);
         assert_eq!(draw(&json!({})), "");
     }

@@ -45,7 +45,7 @@ pub(super) async fn tell(
     traces: &Path,
 ) -> Result<Bloat, DemoError> {
     teller.screen.act(2, "Dead rows, bloat, and a worker that is killed");
-    let before = teller.patient.tables().await?;
+    let (before, from) = (teller.patient.tables().await?, teller.clock.now());
     tables(teller, &before);
     let (killed_by, killed_at) = kill(teller, traces).await?;
     let struck = teller.record.run(WORKFLOW).await?;
@@ -55,10 +55,13 @@ pub(super) async fn tell(
     let run = struck.view.run_id.clone();
     if killed_by.is_some() {
         teller.expect(WORKFLOW, &Call::new(&["resume", &run]), &[0, WAITS]).await?;
+        not_again(teller, &settled, &begun).await?;
     }
     let statements = decide(teller, decider, &run).await?;
     let recorded = teller.record.run(WORKFLOW).await?;
     let after = teller.patient.tables().await?;
+    let payments = teller.load.since(from);
+    teller.screen.say(&format!("Payments, while all this went on: {payments}."));
     let decision = decision(&recorded.entries);
     Ok(Bloat {
         run_id: run,
@@ -74,6 +77,7 @@ pub(super) async fn tell(
         decided_first: is_decided_first(&recorded.entries),
         statements,
         tables: compare(&before, &after),
+        payments,
     })
 }
 
@@ -150,6 +154,30 @@ fn survey(teller: &mut Teller<'_>, view: &RunView, boundary: Option<&str>) {
     let text = table(style, &["step", "change", "dead rows", "took"], rows, "nothing was begun");
     teller.screen.block(&text, 3);
     teller.screen.line("");
+}
+
+/// What the server counts of the tables whose VACUUM had begun before the kill.
+async fn not_again(
+    teller: &mut Teller<'_>,
+    settled: &BTreeSet<String>,
+    begun: &BTreeSet<String>,
+) -> Result<(), DemoError> {
+    let tables = teller.patient.tables().await?;
+    let counted = |names: &BTreeSet<String>| {
+        let counted = tables.iter().filter(|table| names.contains(&table.name));
+        let counted = counted.map(|table| format!("{} ({})", table.name, table.vacuums));
+        counted.collect::<Vec<_>>().join(", ")
+    };
+    teller.screen.line("");
+    teller
+        .screen
+        .say("How often the server itself counts a VACUUM of what had begun before the kill:");
+    teller.screen.say(&format!("  settled before it:        {}", counted(settled)));
+    if !begun.is_empty() {
+        let text = format!("  without a record of it:   {}", counted(begun));
+        teller.screen.say(&format!("{text}; begun again, which VACUUM allows"));
+    }
+    Ok(())
 }
 
 /// Shows what waits, and has it decided. Returns the statements that were shown.

@@ -78,20 +78,20 @@ impl Teller<'_> {
 }
 
 /// Whether an event is part of the story: the rest is bookkeeping.
-pub(super) const fn is_told(event: &Event) -> bool {
-    matches!(
-        event,
+pub(super) fn is_told(event: &Event) -> bool {
+    match event {
         Event::RunClaimed { .. }
-            | Event::RunParked { .. }
-            | Event::RunFinished { .. }
-            | Event::EndingBegan { .. }
-            | Event::StepSucceeded { .. }
-            | Event::StepSkipped { .. }
-            | Event::AttemptFailed { .. }
-            | Event::ApprovalRequested { .. }
-            | Event::ApprovalDecided { .. }
-            | Event::ChangeStarted { .. }
-            | Event::ChangeSettled { .. }
-            | Event::ChangeInDoubt { .. }
-    )
+        | Event::RunParked { .. }
+        | Event::RunFinished { .. }
+        | Event::EndingBegan { .. }
+        | Event::StepSkipped { .. }
+        | Event::AttemptFailed { .. }
+        | Event::ApprovalRequested { .. }
+        | Event::ApprovalDecided { .. }
+        | Event::ChangeSettled { .. }
+        | Event::ChangeInDoubt { .. } => true,
+        // That an item, or a message, is done follows from its one change.
+        Event::StepSucceeded { step, .. } => !step.contains('[') && !step.starts_with("always"),
+        _ => false,
+    }
 }
