@@ -1,4 +1,6 @@
 //! `lakeops`: durable, approvable, auditable operations for Databricks Lakebase and PostgreSQL.
+//!
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod cli;
 pub mod config;
@@ -11,3 +13,9 @@ pub mod report;
 pub mod sop;
 pub mod tools;
 pub mod workflow;
+
+#[doc = include_str!("GLOSSARY.md")]
+pub mod glossary {}
+
+#[doc = include_str!("CHANGELOG.md")]
+pub mod changelog {}

@@ -1,8 +1,8 @@
 //! What is known about a run: the events of its stream, folded. PURE.
 //!
 //! [`RunState::apply`] is total: an event that is not possible in the present state is an
-//! [`IllegalTransition`], never ignored. The executor and every report use this one function, so a
-//! resumed run and a live one cannot differ.
+//! [`IllegalTransition`], never ignored. A resume folds stored events with the very function that the
+//! executor uses while it works, so a resumed run and a live one cannot differ.
 //!
 //! *Invariant:* decisions ([`Event::is_decision`]) are accepted at any point, because other processes
 //! append them while the executor's own events are still on their way to the disk.
