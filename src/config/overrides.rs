@@ -29,13 +29,20 @@ pub struct Flags {
 const PREFIX: &str = "LAKEOPS_";
 
 /// Variables that are read elsewhere, or mean more than one value.
-const SPECIAL: [&str; 6] = [
+const SPECIAL: [&str; 7] = [
+    "LAKEOPS_CACHE",
     "LAKEOPS_CONFIG",
     "LAKEOPS_DATABASE_URL",
     "LAKEOPS_ACTOR",
     "LAKEOPS_OUTPUT",
     "LAKEOPS_LOG_FORMAT",
     "LAKEOPS_LOG",
+];
+
+/// Short names of values that lie deeper.
+const ALIASES: [(&str, &str); 2] = [
+    ("LAKEOPS_POSTGRES_BIN", "LAKEOPS_LOCAL_POSTGRES__BINARIES"),
+    ("LAKEOPS_POSTGRES_USER", "LAKEOPS_LOCAL_POSTGRES__USER"),
 ];
 
 /// Variables with these prefixes belong to tests and to child processes of ours.
@@ -97,6 +104,8 @@ pub(super) fn flags(environment: &dyn Environment, flags: &Flags) -> Layer {
 }
 
 fn path_of(variable: &str) -> Vec<String> {
+    let alias = ALIASES.iter().find(|(short, _)| *short == variable);
+    let variable = alias.map_or(variable, |(_, long)| long);
     let rest = variable.strip_prefix(PREFIX).unwrap_or(variable);
     rest.split("__").map(str::to_lowercase).collect()
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::changes::change_set;
 use super::fold::clock;
-use super::style::{Style, Tone};
+use super::style::{Style, Tone, place};
 use super::table::table;
 use super::view::{ApprovalView, RunView};
 
@@ -18,7 +18,7 @@ pub fn list(style: Style, waiting: &[(&RunView, &ApprovalView)]) -> String {
             run.run_id.clone(),
             approval.step.clone(),
             run.workflow.clone(),
-            run.target.to_string(),
+            place(&run.target),
             approval.request.risk.to_string(),
             changes.to_string(),
             clock(approval.request.expires_at),
@@ -35,7 +35,7 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
     let request = &approval.request;
     let question = style.paint(Tone::Strong, &request.prompt);
     let _ = writeln!(text, "{question}");
-    let _ = writeln!(text, "run {} · {} on {}", run.run_id, run.workflow, run.target);
+    let _ = writeln!(text, "run {} · {} on {}", run.run_id, run.workflow, place(&run.target));
     let _ = writeln!(text, "step {} · {} risk", approval.step, request.risk);
     if !request.reasons.is_empty() {
         let _ = writeln!(text, "asked because: {}", request.reasons.join("; "));

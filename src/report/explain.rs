@@ -64,10 +64,10 @@ fn condition(text: &mut String, style: Style, step: &StepView, planned: Option<&
             let _ = writeln!(text, "\nwhen {written}  =>  {result}");
             values(text, saw);
         }
-        (None, Some(written)) => {
+        (None, Some(written)) if !step.key.ends_with(']') => {
             let _ = writeln!(text, "\nwhen {written}  =>  not evaluated yet");
         }
-        (None, None) => {}
+        (None, _) => {}
     }
 }
 

@@ -35,6 +35,7 @@ struct Fold<'a> {
     steps: Vec<StepView>,
     inside: Vec<Vec<usize>>,
     roots: Vec<usize>,
+    handlers: std::ops::Range<usize>,
     by_key: HashMap<StepKey, usize>,
     /// What a step is made of, for the items that it fans out to.
     planned: HashMap<StepKey, &'a PlannedStep>,
@@ -72,12 +73,15 @@ impl<'a> Fold<'a> {
             steps: Vec::new(),
             inside: Vec::new(),
             roots: Vec::new(),
+            handlers: 0..0,
             by_key: HashMap::new(),
             planned: HashMap::new(),
         };
         fold.add_all(None, "", &plan.body.steps);
+        let first_handler = fold.steps.len();
         fold.add_all(None, "", &plan.body.on_failure);
         fold.add_all(None, "", &plan.body.always);
+        fold.handlers = first_handler..fold.steps.len();
         fold
     }
 
@@ -261,6 +265,7 @@ impl<'a> Fold<'a> {
                 step.evidence.policy = policy.clone();
                 step.evidence.ask.clone_from(ask);
                 step.evidence.proposals += 1;
+                step.attempts = step.attempts.max(1);
             }
             Event::ApprovalRequested { step, request } => self.asked(step, request, at),
             Event::ApprovalDecided { step, digest, decision, by, reason } => {
@@ -376,7 +381,10 @@ impl<'a> Fold<'a> {
 
     fn finish(mut self) -> RunView {
         let mut order = Vec::with_capacity(self.steps.len());
-        let mut stack: Vec<usize> = self.roots.iter().rev().copied().collect();
+        // Handlers stand last in the plan; one that nobody called is not worth a line.
+        let is_shown =
+            |id: &&usize| !self.handlers.contains(id) || self.steps[**id].started_at.is_some();
+        let mut stack: Vec<usize> = self.roots.iter().filter(is_shown).rev().copied().collect();
         while let Some(id) = stack.pop() {
             order.push(id);
             stack.extend(self.inside[id].iter().rev());

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::fold::{action, clock};
-use super::style::{Style, Tone, count};
+use super::style::{Style, Tone, count, place};
 use crate::plan::Plan;
 use crate::plan::document::{Action, ApprovalMode, PlannedStep, RunIf, Wait};
 
@@ -22,7 +22,8 @@ pub fn text(style: Style, plan: &Plan) -> String {
     if !body.description.is_empty() {
         let _ = writeln!(text, "{}", body.description.trim());
     }
-    let facts = format!("{} · {} · made {}", body.target, body.connection, clock(plan.created_at));
+    let facts =
+        format!("{} · {} · made {}", place(&body.target), body.connection, clock(plan.created_at));
     let _ = writeln!(text, "{}", style.paint(Tone::Faint, &facts));
     for (name, value) in &body.params {
         let _ = writeln!(text, "  {name} = {value}");

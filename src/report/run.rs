@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::fold::clock;
-use super::style::{Style, Tone, count, length, of_state};
+use super::style::{Style, Tone, count, length, of_state, place};
 use super::table::table;
 use super::view::{ChangeView, RunView, StepView};
 use crate::journal::event::{Compensation, Outcome, SkipReason};
@@ -29,10 +29,16 @@ pub fn run(style: Style, view: &RunView, detail: Detail) -> String {
     text.push('\n');
     let is_shown = |step: &&StepView| step.state != "pending" || !view.outcome.is_final();
     let steps: Vec<&StepView> = view.steps.iter().filter(is_shown).collect();
-    let width = steps.iter().map(|s| s.key.chars().count() + 2 * s.depth).max().unwrap_or(0);
-    let actions = steps.iter().map(|step| step.action.chars().count()).max().unwrap_or(0);
+    let widest = |of: &dyn Fn(&StepView) -> usize| {
+        steps.iter().map(|step| of(step)).max().unwrap_or(0).min(44)
+    };
+    let columns = Columns {
+        key: widest(&|step| step.key.chars().count() + 2 * step.depth),
+        action: widest(&|step| step.action.chars().count()),
+        state: widest(&|step| step.state.len()),
+    };
     for step in steps {
-        step_lines(&mut text, style, step, (width.min(44), actions.min(44)));
+        step_lines(&mut text, style, step, &columns);
         if detail != Detail::Brief {
             change_lines(&mut text, style, step);
         }
@@ -53,7 +59,8 @@ fn heading(style: Style, view: &RunView) -> String {
     let outcome = style.paint(tone, &format!("{mark} {}", view.outcome.as_str()));
     let name = style.paint(Tone::Strong, &view.workflow);
     let took = length(view.updated_at.since(view.created_at));
-    let mut text = format!("{outcome}  {name} on {}  {took}\n", place(view));
+    let mut text =
+        format!("{outcome}  {name} on {} ({})  {took}\n", place(&view.target), view.connection);
     let by = view.started_by.as_ref().map_or("?", |by| by.name.as_str());
     let mut facts = format!(
         "run {} · plan {} · started by {by} at {}",
@@ -68,18 +75,21 @@ fn heading(style: Style, view: &RunView) -> String {
     text
 }
 
-fn place(view: &RunView) -> String {
-    format!("{} ({})", view.target, view.connection)
+struct Columns {
+    key: usize,
+    action: usize,
+    state: usize,
 }
 
-fn step_lines(text: &mut String, style: Style, step: &StepView, (width, actions): (usize, usize)) {
+fn step_lines(text: &mut String, style: Style, step: &StepView, columns: &Columns) {
+    let (width, actions, states) = (columns.key, columns.action, columns.state);
     let (tone, mark) = of_state(&step.state);
     let indent = "  ".repeat(step.depth);
     let key = format!("{indent}{}", step.key);
     let mut line = format!("  {} {key:<width$}  ", style.paint(tone, mark));
     let action = format!("{:<actions$}", step.action);
     let _ = write!(line, "{}  ", style.paint(Tone::Faint, &action));
-    let _ = write!(line, "{}", style.paint(tone, &format!("{:<10}", step.state)));
+    let _ = write!(line, "{}", style.paint(tone, &format!("{:<states$}", step.state)));
     if let Some(took) = took(step) {
         let _ = write!(line, "  {took:>7}");
     }
@@ -169,9 +179,12 @@ fn change_lines(text: &mut String, style: Style, step: &StepView) {
 }
 
 fn facts(change: &ChangeView) -> String {
+    if change.state == "new" && change.note.is_none() {
+        return String::new();
+    }
     let mut parts = vec![words(&change.state)];
     parts.extend(change.duration_ms.map(|millis| length(std::time::Duration::from_millis(millis))));
-    parts.extend(change.rows.map(|rows| format!("{rows} rows")));
+    parts.extend(change.rows.map(|rows| count(usize::try_from(rows).unwrap_or(usize::MAX), "row")));
     if change.recovered {
         parts.push("found done after a crash".to_owned());
     }
@@ -223,7 +236,8 @@ fn ending(style: Style, view: &RunView) -> String {
     }
     lines.extend(view.not_undone.iter().map(|what| format!("cannot be undone: {what}")));
     lines.extend(view.waiting_for.iter().map(|what| format!("waits for {what}")));
-    lines.extend(view.wake_at.map(|at| format!("goes on by itself at {}", clock(at))));
+    let wake_at = view.wake_at.filter(|_| view.outcome == Outcome::Waiting);
+    lines.extend(wake_at.map(|at| format!("goes on by itself at {}", clock(at))));
     lines.extend(next(view));
     if !lines.is_empty() {
         let _ = writeln!(text, "\n{}", lines.join("\n"));
@@ -240,10 +254,8 @@ fn next(view: &RunView) -> Vec<String> {
             .flat_map(|approval| {
                 let step = &approval.step;
                 [
-                    format!("  lakeops approvals {run}                       shows what is asked"),
-                    format!(
-                        "  lakeops approve {run} {step} --reason \"…\"    approves exactly that"
-                    ),
+                    format!("  lakeops approvals {run}  (shows what is asked)"),
+                    format!("  lakeops approve {run} {step} --reason \"…\""),
                     format!("  lakeops reject {run} {step} --reason \"…\""),
                 ]
             })

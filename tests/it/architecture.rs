@@ -11,7 +11,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["kernel"]),
     ("sop", &["kernel"]),
     // The journal stores plans and history rows: types of the two, nothing that runs.
-    ("journal", &["kernel", "config", "plan::document", "plan::Plan", "tools::tool"]),
+    (
+        "journal",
+        &["kernel", "config", "plan::document", "plan::Plan", "plan::PlanBody", "tools::tool"],
+    ),
     ("postgres", &["kernel", "config", "sop"]),
     ("tools", &["kernel", "config", "sop", "postgres"]),
     ("plan", &["kernel", "config", "sop", "postgres", "tools", "workflow"]),
@@ -123,21 +126,36 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 
 /// The modules of ours that a file names, as `module::next`.
 fn uses(text: &str) -> BTreeSet<String> {
+    let code = code(text).collect::<Vec<_>>().join("\n");
     let mut found = BTreeSet::new();
-    for line in code(text) {
-        for (start, _) in line.match_indices("crate::") {
-            if line[..start].ends_with('$') {
-                continue;
+    for (start, _) in
+        code.match_indices("crate::").filter(|(start, _)| !code[..*start].ends_with('$'))
+    {
+        let rest = &code[start + "crate::".len()..];
+        let path: String = rest.chars().take_while(|c| is_path(*c)).collect();
+        match (path.strip_suffix("::"), rest[path.len()..].strip_prefix('{')) {
+            (Some(module), Some(group)) if !module.contains("::") => {
+                // Of `crate::plan::{Plan, document::Action}` the first part of each entry.
+                let group = group.split('}').next().unwrap_or_default();
+                found.extend(
+                    group.split(',').map(|one| format!("{module}::{}", first(one.trim(), 1))),
+                );
             }
-            let path = line[start + "crate::".len()..]
-                .split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':')))
-                .next()
-                .unwrap_or_default();
-            let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty()).collect();
-            found.insert(parts.iter().take(2).copied().collect::<Vec<_>>().join("::"));
+            _ => {
+                found.insert(first(&path, 2));
+            }
         }
     }
     found
+}
+
+fn is_path(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | ':')
+}
+
+fn first(path: &str, parts: usize) -> String {
+    let all = path.split("::").filter(|part| !part.is_empty());
+    all.take(parts).collect::<Vec<_>>().join("::")
 }
 
 #[test]

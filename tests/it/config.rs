@@ -146,6 +146,8 @@ fn unknown_variables_are_errors_too() {
     assert!(error.contains("did you mean `LAKEOPS_SETTINGS__LIMITS__LOCK_TIMEOUT`?"), "{error}");
     let error = Place::new("").with("LAKEOPS_ACTOR_FROM_ENV", "true").error();
     assert!(error.contains("sets nothing"), "{error}");
+    let short = Place::new("").with("LAKEOPS_POSTGRES_BIN", "/opt/pg/bin").ok();
+    assert_eq!(short.local_postgres().binaries.as_deref(), Some("/opt/pg/bin"));
     let named = Place::new("[secrets.hook]\nenv = \"LAKEOPS_HOOK\"\n");
     named.with("LAKEOPS_HOOK", "long-enough-value").ok();
 }
