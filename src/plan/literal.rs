@@ -23,13 +23,6 @@ impl Literals {
         self
     }
 
-    /// This is not known.
-    pub(super) fn without(&self, name: &str) -> Self {
-        let mut other = self.clone();
-        other.scope.remove(name);
-        other
-    }
-
     /// A value with all its expressions evaluated, or what is wrong with them.
     pub(super) fn settle(&self, value: &Value) -> Result<Value, String> {
         let template = self.sandbox.template(value).map_err(|errors| {

@@ -12,6 +12,7 @@ use super::literal::{Literals, is_settled};
 use crate::config::Settings;
 use crate::kernel::{Digest, Span, Target, Timestamp};
 use crate::sop::Sandbox;
+use crate::tools::AnyTool;
 use crate::workflow::elements::{CallSpec, TriggerSpec, WaitSpec};
 use crate::workflow::resolved::{Action, Step};
 use crate::workflow::tree::Node;
@@ -142,6 +143,8 @@ struct Planner<'a> {
     inputs: &'a PlanInputs<'a>,
     source: &'a SourceText,
     sandbox: Sandbox,
+    /// How many workflows around the step at hand embed it.
+    depth: usize,
     scripts: BTreeMap<String, PinnedText>,
     sql: BTreeMap<String, PinnedText>,
     mistakes: Vec<Diagnostic>,
@@ -153,6 +156,7 @@ impl<'a> Planner<'a> {
             inputs,
             source: &workflow.spec.source,
             sandbox: Sandbox::new(),
+            depth: 0,
             scripts: BTreeMap::new(),
             sql: BTreeMap::new(),
             mistakes: Vec::new(),
@@ -204,10 +208,6 @@ impl<'a> Planner<'a> {
     fn step(&mut self, step: &Step, workflow: &Workflow, literals: &Literals) -> PlannedStep {
         let spec = &step.spec;
         let defaults = &workflow.spec.defaults;
-        let target = spec.target.as_ref().map(|target| literals.reduce(target.to_json()));
-        // In a step with a target of its own, `target` is that one, and known only when it runs.
-        let own = target.as_ref().map(|_| literals.without("target"));
-        let literals = own.as_ref().unwrap_or(literals);
         let inherited = defaults.retry.as_ref().map(|retry| retry.over(&Retry::default()));
         let inherited = inherited.unwrap_or_default();
         PlannedStep {
@@ -221,7 +221,7 @@ impl<'a> Planner<'a> {
                 max_parallel: for_each.max_parallel,
                 fail_fast: for_each.fail_fast,
             }),
-            target,
+            target: spec.target.as_ref().map(|target| literals.reduce(target.to_json())),
             action: self.action(step, literals),
             approval: spec.approval.as_ref().map(|policy| policy.value).unwrap_or_default(),
             risk: step.risk,
@@ -238,8 +238,12 @@ impl<'a> Planner<'a> {
         let with = step.spec.with.as_ref();
         match &step.action {
             Action::Tool(tool) => {
-                let tool = tool.meta().name.to_owned();
-                document::Action::Tool(ToolCall { tool, with: arguments(literals, with) })
+                let call = arguments(literals, with);
+                let is_certain = step.spec.when.is_none() && step.spec.for_each.is_none();
+                if self.depth == 0 && is_certain && is_settled(&call) {
+                    self.check_arguments(*tool, &call, step);
+                }
+                document::Action::Tool(ToolCall { tool: tool.meta().name.to_owned(), with: call })
             }
             Action::Script { path, text } => {
                 self.scripts.insert(path.clone(), PinnedText::new(text.clone()));
@@ -273,6 +277,21 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Arguments that are all known now are refused now, unless a condition may keep the step from
+    /// running.
+    fn check_arguments(&mut self, tool: AnyTool, arguments: &Value, step: &Step) {
+        let Err(failure) = tool.erased().check_params(arguments) else { return };
+        let spec = &step.spec;
+        let place = spec.with.as_ref().map_or(spec.id.place, |with| with.place);
+        let mistake =
+            Diagnostic::error("plan::argument", self.source.path(), failure.message.clone());
+        let mistake = mistake.at(self.source, place);
+        self.mistakes.push(match failure.help {
+            Some(help) => mistake.with_help(help),
+            None => mistake,
+        });
+    }
+
     fn embedded(&mut self, child: &Workflow, with: Option<&Node>, literals: &Literals) -> Embedded {
         let given = arguments(literals, with);
         let mut params = Map::new();
@@ -288,13 +307,16 @@ impl<'a> Planner<'a> {
             inner = inner.with("params", params.clone());
         }
         let target = child.spec.target.as_ref();
+        self.depth += 1;
+        let steps = self.steps(&child.steps, child, &inner);
+        self.depth -= 1;
         Embedded {
             workflow: child.spec.name.value.clone(),
             digest: child.spec.digest.clone(),
             params,
             target: target.map(|target| inner.reduce(target.to_json())),
             lock: child.spec.lock.as_ref().map(|lock| text(&inner, &lock.value)),
-            steps: self.steps(&child.steps, child, &inner),
+            steps,
             outputs: outputs(child),
         }
     }

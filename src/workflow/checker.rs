@@ -84,21 +84,22 @@ impl<'a> Checker<'a> {
         self.string(&text.value, text.place, names)
     }
 
-    /// Checks a value against a type; `key` is what it stands under.
-    pub(super) fn value(&mut self, node: &Node, key: &str, schema: &Value, names: &Names<'_>) {
+    /// Checks a value against a type; `key` is what it stands under. The type that it has, as far as
+    /// an expression tells it.
+    pub(super) fn value(
+        &mut self,
+        node: &Node,
+        key: &str,
+        schema: &Value,
+        names: &Names<'_>,
+    ) -> Value {
         match &node.content {
             Content::Scalar(scalar) if scalar.text.contains("${{") => {
                 let given = self.string(&scalar.text, node.place, names);
                 if !types::may_be(&given, schema) {
-                    let (given, wanted) = (types::describe(&given), types::describe(schema));
-                    let message = format!("`{key}` takes {wanted}, this expression gives {given}");
-                    if wanted.contains("text") {
-                        let help = "to make text of it, add `.to_string()` to the expression";
-                        self.reporter.hinted("workflow::type", node.place, message, help);
-                    } else {
-                        self.reporter.error("workflow::type", node.place, message);
-                    }
+                    self.mistyped(&given, node.place, (key, schema));
                 }
+                return given;
             }
             Content::Scalar(scalar) => {
                 self.conceal_secret(&scalar.text, key, node);
@@ -121,6 +122,18 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+        }
+        types::anything()
+    }
+
+    fn mistyped(&mut self, given: &Value, place: Place, (key, schema): (&str, &Value)) {
+        let (given, wanted) = (types::describe(given), types::describe(schema));
+        let message = format!("`{key}` takes {wanted}, this expression gives {given}");
+        if wanted.contains("text") {
+            let help = "to make text of it, add `.to_string()` to the expression";
+            self.reporter.hinted("workflow::type", place, message, help);
+        } else {
+            self.reporter.error("workflow::type", place, message);
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Severity};
 use super::source::SourceText;
 use super::sources::Library;
-use super::tree::MOST_BYTES;
+use super::yaml::MOST_BYTES;
 
 /// Where files are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,11 +49,11 @@ fn opening(written: &str) -> usize {
 mod tests {
     use super::*;
     use crate::workflow::diagnostic::Reporter;
-    use crate::workflow::tree;
+    use crate::workflow::yaml;
 
     fn find(text: &str, c: char) -> (usize, usize) {
         let mut reporter = Reporter::new(SourceText::new("w", text));
-        let root = tree::parse(&mut reporter).root.unwrap();
+        let root = yaml::parse(&mut reporter).root.unwrap();
         let node = root.get("k").unwrap();
         let nth = node.scalar().unwrap().text.chars().position(|v| v == c).unwrap();
         let at = within(reporter.source(), node, nth).start;

@@ -29,6 +29,7 @@ mod step_rules;
 pub(crate) mod suggest;
 pub mod tree;
 mod types;
+pub mod yaml;
 
 pub use diagnostic::{Diagnostic, Reporter, Severity};
 pub use parse::parse;

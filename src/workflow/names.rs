@@ -44,6 +44,9 @@ impl BadName {
     }
 }
 
+/// What `steps.X` says of a step that was skipped or failed, instead of its output.
+const STATES: &[&str] = &["skipped", "failed", "error"];
+
 const FOR_EACH: &str = "add `for_each: { in: …, key: … }` to the step";
 const SECRETS: &str =
     "a secret goes into an argument that its tool declares secret, as `\"${{ secrets.NAME }}\"`";
@@ -107,9 +110,8 @@ impl Names<'_> {
             });
         }
         match self.steps.get(id) {
-            Some(schema) if rest.first().is_some_and(|name| name == "skipped") => {
-                let _ = schema;
-                Ok(serde_json::json!({ "type": "boolean" }))
+            Some(_) if rest.first().is_some_and(|name| STATES.contains(&name.as_str())) => {
+                Ok(types::anything())
             }
             Some(schema) => follow(schema, rest, &format!("steps.{id}"))
                 .map_err(|bad| BadName { depth: bad.depth + 1, ..bad }),

@@ -11,6 +11,7 @@ use super::fields::{self, Fields};
 use super::source::{SourceText, Spanned};
 use super::spec::WorkflowSpec;
 use super::tree::{self, Node};
+use super::yaml;
 use crate::kernel::Digest;
 
 /// The version of the language.
@@ -41,7 +42,7 @@ const KEYS: &[&str] = &[
 /// be understood is returned even when there are some.
 pub fn parse(source: &SourceText) -> (Option<WorkflowSpec>, Vec<Diagnostic>) {
     let mut reporter = Reporter::new(source.clone());
-    let tree = tree::parse(&mut reporter);
+    let tree = yaml::parse(&mut reporter);
     let spec = tree.root.as_ref().and_then(|root| read(root, tree.damaged, &mut reporter));
     if tree.root.is_none() && !reporter.has_errors() {
         let start = source.place(0, 0);

@@ -2,7 +2,7 @@
 
 use super::diagnostic::Reporter;
 use super::source::{Position, SourceText};
-use super::tree::Broken;
+use super::yaml::Broken;
 
 /// How many broken stretches of one file are reported.
 pub(super) const MOST_ERRORS: usize = 8;

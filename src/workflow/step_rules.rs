@@ -68,8 +68,8 @@ impl StepRules<'_, '_> {
     fn fan_out(&mut self, checker: &mut Checker<'_>) {
         let Some(for_each) = &self.step.for_each else { return };
         let list = json!({ "type": "array" });
-        checker.value(&for_each.items, "in", &list, &self.names);
-        self.names.item = Some(types::anything());
+        let given = checker.value(&for_each.items, "in", &list, &self.names);
+        self.names.item = Some(super::arguments::item_schema(&given));
         checker.text(&for_each.key, &self.names);
     }
 

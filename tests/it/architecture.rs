@@ -90,6 +90,7 @@ const PURE: &[&str] = &[
     "workflow/suggest.rs",
     "workflow/tree.rs",
     "workflow/types.rs",
+    "workflow/yaml.rs",
 ];
 
 /// What acts.

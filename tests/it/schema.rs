@@ -5,7 +5,7 @@ use std::path::Path;
 use lakeops::tools::Catalog;
 use lakeops::workflow::load::{Folders, load};
 use lakeops::workflow::schema::schema;
-use lakeops::workflow::{Library, Reporter, Resolver, SourceText, Sources as _, tree};
+use lakeops::workflow::{Library, Reporter, Resolver, SourceText, Sources as _, yaml};
 use serde_json::Value;
 
 use crate::workflow::{library, texts, tools};
@@ -31,7 +31,7 @@ fn fresh() -> (Value, Library) {
 
 fn json(text: &str) -> Value {
     let mut reporter = Reporter::new(SourceText::new("w", text));
-    tree::parse(&mut reporter).root.unwrap().to_json()
+    yaml::parse(&mut reporter).root.unwrap().to_json()
 }
 
 fn mistakes(schema: &Value, text: &str) -> Vec<String> {

@@ -309,11 +309,11 @@ mod tests {
 
     use super::*;
     use crate::workflow::source::SourceText;
-    use crate::workflow::tree;
+    use crate::workflow::{tree, yaml};
 
     fn param(text: &str) -> (Option<ParamSpec>, Vec<String>) {
         let mut reporter = Reporter::new(SourceText::new("w.yaml", format!("p: {text}")));
-        let root = tree::parse(&mut reporter).root.unwrap();
+        let root = yaml::parse(&mut reporter).root.unwrap();
         let tree::Content::Map(entries) = &root.content else { panic!("no map") };
         let spec = ParamSpec::parse(&entries[0], &mut reporter);
         (spec, reporter.finish().into_iter().map(|found| found.message).collect())
