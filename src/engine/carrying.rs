@@ -9,12 +9,12 @@ use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Recovered};
 use super::recorder::Gone;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
-use crate::journal::event::Event;
+use crate::journal::event::{Event, StepKey};
 use crate::journal::store::Durability;
 use crate::kernel::change::Origin;
 use crate::kernel::{
-    Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass, Settlement,
-    Severity,
+    Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass, RunId,
+    Settlement, Severity,
 };
 use crate::postgres::{PgEndpoint, ServerFacts};
 use crate::tools::AnyTool;
@@ -117,36 +117,67 @@ impl Task {
             Ok(carry) => carry,
             Err(failure) => return self.stuck(&failure, Vec::new()).await,
         };
-        let carried = carry.all(false).await?;
-        let mut events = std::mem::take(&mut carry.pending);
-        match carried {
-            Carried::Done => events.push(Event::StepCompensated { step: self.key.clone() }),
-            Carried::Stopped | Carried::Doubt => {}
-            Carried::Failed(failure) if failures + 1 >= self.step.retry.max_attempts => {
-                return self.stuck(&failure, events).await;
+        // A try counts also when it could not even find out what became of an earlier one.
+        for failures in failures + 1.. {
+            let carried = carry.all(false).await?;
+            let mut events = std::mem::take(&mut carry.pending);
+            match carried {
+                Carried::Done => events.push(Event::StepCompensated { step: self.key.clone() }),
+                Carried::Stopped | Carried::Doubt => {}
+                Carried::Failed(failure) if failures >= self.step.retry.max_attempts => {
+                    return self.stuck(&failure, events).await;
+                }
+                Carried::Failed(_) => {
+                    self.record(events, Durability::Synced).await?;
+                    let draw = self.parts.ids.draw();
+                    let pause = super::retry::delay(&self.step.retry.backoff, failures, draw);
+                    let until = self.parts.clock.now().plus(pause);
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(()),
+                        () = self.parts.clock.sleep_until(until) => continue,
+                    }
+                }
             }
-            Carried::Failed(_) => {
-                self.record(events, Durability::Synced).await?;
-                let draw = self.parts.ids.draw();
-                let pause = super::retry::delay(&self.step.retry.backoff, failures + 1, draw);
-                self.parts.clock.sleep_until(self.parts.clock.now().plus(pause)).await;
-                return Ok(());
-            }
+            return self.record(events, Durability::Synced).await;
         }
-        self.record(events, Durability::Synced).await
+        Ok(())
     }
 
     async fn stuck(&self, failure: &Failure, mut events: Vec<Event>) -> Result<(), Gone> {
         let why = format!("the changes of `{}` could not be undone: {failure}", self.key);
-        events.push(Event::RunStuck { step: Some(self.key.clone()), why: why.clone() });
-        events.push(Event::NotificationQueued {
-            dedup: format!("{}/stuck/{}", self.run, self.key),
-            severity: Severity::Critical,
-            title: format!("run {} is stuck", self.run),
-            body: why,
-        });
+        events.extend(stuck(&self.run, Some(&self.key), why));
         self.record(events, Durability::Synced).await
     }
+}
+
+/// A person must act, and is told so in the same commit.
+pub(super) fn stuck(run: &RunId, step: Option<&StepKey>, why: String) -> [Event; 2] {
+    let about = step.map_or("run", StepKey::as_str);
+    let notice = Event::NotificationQueued {
+        dedup: format!("{run}/stuck/{about}"),
+        severity: Severity::Critical,
+        title: format!("run {run} is stuck"),
+        body: why.clone(),
+    };
+    [Event::RunStuck { step: step.cloned(), why }, notice]
+}
+
+/// Nobody can tell whether a change happened, and a person is told so in the same commit.
+pub(super) fn doubtful(
+    run: &RunId,
+    set: &ChangeSet,
+    (step, index, direction): (&StepKey, usize, Direction),
+    why: String,
+) -> [Event; 2] {
+    let what = set.changes.get(index).map(|change| change.operation.to_string());
+    let what = what.unwrap_or_default();
+    let notice = Event::NotificationQueued {
+        dedup: format!("{run}/doubt/{step}/{direction}/{index}"),
+        severity: Severity::Critical,
+        title: format!("run {run} cannot tell whether a change happened"),
+        body: format!("step `{step}`, change {index}: {what}\n{why}"),
+    };
+    [Event::ChangeInDoubt { step: step.clone(), index: place(index), direction, why }, notice]
 }
 
 impl<'a> Carry<'a> {
@@ -296,20 +327,8 @@ impl<'a> Carry<'a> {
 
     async fn doubt(&mut self, index: usize, why: String) -> Result<(), Gone> {
         let task = self.task;
-        let what = &self.set.changes[index].operation;
-        let body = format!("step `{}`, change {index}: {what}\n{why}", task.key);
-        self.pending.push(Event::ChangeInDoubt {
-            step: task.key.clone(),
-            index: place(index),
-            direction: self.direction,
-            why,
-        });
-        self.pending.push(Event::NotificationQueued {
-            dedup: format!("{}/doubt/{}/{}/{index}", task.run, task.key, self.direction),
-            severity: Severity::Critical,
-            title: format!("run {} cannot tell whether a change happened", task.run),
-            body,
-        });
+        let (set, key) = (Arc::clone(&self.set), (&task.key, index, self.direction));
+        self.pending.extend(doubtful(&task.run, &set, key, why));
         self.changes[index] = ChangeState::InDoubt { fingerprint: Value::Null };
         task.record(std::mem::take(&mut self.pending), Durability::Synced).await
     }
@@ -324,12 +343,7 @@ impl<'a> Carry<'a> {
         match (open, event) {
             (Some(index), Event::AttemptFailed { failure, .. }) if is_last || drain => {
                 let why = format!("it cannot be looked up: {failure}");
-                vec![Event::ChangeInDoubt {
-                    step: task.key.clone(),
-                    index: place(index),
-                    direction: self.direction,
-                    why,
-                }]
+                doubtful(&task.run, &self.set, (&task.key, index, self.direction), why).into()
             }
             (None, _) if drain => Vec::new(),
             (_, event) => vec![event],

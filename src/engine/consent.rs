@@ -7,13 +7,20 @@ use crate::kernel::Failure;
 use crate::plan::document::OnReject;
 
 /// How often an approval of one step is asked for again because its proposal moved.
-const MAX_ASKED: usize = 3;
+const MAX_ASKED_AGAIN: usize = 3;
 
 enum Consent {
     Given,
     Ask,
     Waits(usize),
     Refused(Failure),
+}
+
+enum Room {
+    Enough,
+    /// What is in flight will tell.
+    Unknown,
+    None(Failure),
 }
 
 impl Walk<'_> {
@@ -54,16 +61,50 @@ impl Walk<'_> {
         }
         // An undecided approval keeps what it shows; everything else is proposed afresh after a pause.
         let consent = self.consent(id, work);
-        if work.stale && !matches!(consent, Consent::Waits(_)) {
+        if work.stale && !matches!(consent, Consent::Waits(_) | Consent::Refused(_)) {
             self.push(Command::Propose(id));
             return;
         }
         match consent {
-            Consent::Given => self.push(Command::Apply(id)),
+            Consent::Given => match self.room_for(id, work) {
+                Room::Enough => self.push(Command::Apply(id)),
+                Room::Unknown => {}
+                Room::None(failure) => self.push(Command::Fail(id, failure)),
+            },
             Consent::Waits(place) => self.waits_for(place),
             Consent::Refused(failure) => self.push(Command::Fail(id, failure)),
             Consent::Ask if node.fan_out.is_some() => {}
             Consent::Ask => self.push(Command::Request { node: id, covers: vec![id] }),
+        }
+    }
+
+    /// Whether the set, with all that has begun, is within what the run may carry out. Sets that are
+    /// proposed side by side do not know of each other; here they do.
+    fn room_for(&self, id: NodeId, work: &Work) -> Room {
+        let Some(most) = self.situation.max_changes.map(u64::from) else { return Room::Enough };
+        let state = self.state;
+        let own = work.open_own_changes();
+        let (mut certain, mut possible) = (state.changes_applied + own, 0);
+        for (other, node) in state.nodes.iter().enumerate() {
+            let Some(work) = node.work.as_ref().filter(|_| !node.phase.is_terminal()) else {
+                continue;
+            };
+            if other == id || work.stale {
+                continue;
+            }
+            if work.is_frozen() || self.next.commands.contains(&Command::Apply(other)) {
+                certain += work.open_own_changes();
+            } else if self.situation.in_flight.contains(&other) {
+                possible += work.open_own_changes();
+            }
+        }
+        if certain > most {
+            let text = format!("refused: {certain} changes are more than `max_changes: {most}`");
+            Room::None(Failure::permanent("policy::refused", text))
+        } else if certain + possible > most {
+            Room::Unknown
+        } else {
+            Room::Enough
         }
     }
 
@@ -105,7 +146,7 @@ impl Walk<'_> {
             return Consent::Given;
         }
         let asked = state.approvals.iter().filter(|known| known.sets.contains_key(key)).count();
-        if asked >= MAX_ASKED {
+        if asked > MAX_ASKED_AGAIN {
             let text = format!("its proposal moved {asked} times while an approval was waited for");
             return Consent::Refused(
                 Failure::permanent("approval::moving_target", text)

@@ -104,6 +104,8 @@ pub struct Situation<'a> {
     pub lock: Option<&'a str>,
     /// How long the run may work.
     pub timeout: Option<Duration>,
+    /// How many changes the run may carry out.
+    pub max_changes: Option<u32>,
     /// Claims in a row without a newly settled step before a person must act.
     pub max_barren: u32,
 }
@@ -286,9 +288,9 @@ impl Walk<'_> {
             return;
         }
         let runs_always = state.def(id).step.run_if == RunIf::Always && mood != Mood::Cancelled;
-        if !node.begun {
+        if self.is_untouched(id) {
             if let Some(reason) = self.skips(id, mood, runs_always) {
-                self.push(Command::Skip(id, reason));
+                self.skip(id, &reason);
                 return;
             }
         } else if mood != Mood::Going && !runs_always {
@@ -303,13 +305,45 @@ impl Walk<'_> {
             self.push(Command::Skip(id, SkipReason::Condition));
             return;
         }
-        if state.def(id).step.takes_lock() && !self.holds_lock(id) {
+        let step = &state.def(id).step;
+        if step.for_each.is_none() || node.fan_out.is_some() {
+            self.enter(id);
+        } else if step.lock.is_some() && !node.lock_passed {
             self.push(Command::LockStep(id));
-        } else if state.def(id).step.for_each.is_some() && node.fan_out.is_none() {
-            self.fan_out(id);
         } else {
-            self.act(id, mood);
+            self.fan_out(id);
         }
+    }
+
+    /// Works on a step once it holds its lock. A fan-out takes the step's own lock for all its items;
+    /// the lock of an embedded workflow follows from its parameters, so each item takes its own.
+    fn enter(&mut self, id: NodeId) {
+        if self.state.def(id).step.takes_lock() && !self.holds_lock(id) {
+            self.push(Command::LockStep(id));
+        } else {
+            self.act(id);
+        }
+    }
+
+    /// Whether the step has not begun, or was only prepared for the approval that covers it.
+    fn is_untouched(&self, id: NodeId) -> bool {
+        let node = &self.state.nodes[id];
+        let prepared = node.attempts == 0
+            && node.inner.is_none()
+            && node.waiting.is_none()
+            && !node.work.as_ref().is_some_and(Work::is_frozen);
+        let items = node.items.iter().flatten();
+        !node.begun || (prepared && items.copied().all(|item| self.is_untouched(item)))
+    }
+
+    /// Skips a step and what was listed of it.
+    fn skip(&mut self, id: NodeId, reason: &SkipReason) {
+        let state = self.state;
+        let open = |item: &&NodeId| !state.nodes[**item].phase.is_terminal();
+        for &item in state.nodes[id].items.iter().flatten().filter(open) {
+            self.push(Command::Skip(item, reason.clone()));
+        }
+        self.push(Command::Skip(id, reason.clone()));
     }
 
     fn holds_lock(&self, id: NodeId) -> bool {
@@ -388,7 +422,12 @@ impl Walk<'_> {
         let Some(for_each) = &def.step.for_each else { return };
         let most = usize::try_from(for_each.max_parallel.max(1)).unwrap_or(1);
         let in_flight = |item: &NodeId| self.situation.in_flight.contains(item);
-        let mut slots = most.saturating_sub(items.iter().filter(|item| in_flight(item)).count());
+        // An embedded workflow keeps its place until it ends, whatever its steps are doing.
+        let embedded = |item: &NodeId| {
+            state.nodes[*item].inner.is_some() && !state.nodes[*item].phase.is_terminal()
+        };
+        let at_work = items.iter().filter(|item| in_flight(item) || embedded(item)).count();
+        let mut slots = most.saturating_sub(at_work);
         let failed = items.iter().any(|&item| state.nodes[item].phase == Phase::Failed);
         let mut open = false;
         for &item in items {
@@ -400,14 +439,18 @@ impl Walk<'_> {
             if in_flight(&item) {
                 continue;
             }
-            let fresh = node.attempts == 0 && node.work.is_none() && node.inner.is_none();
+            if embedded(&item) {
+                self.enter(item);
+                continue;
+            }
+            let fresh = node.attempts == 0 && !node.work.as_ref().is_some_and(Work::is_frozen);
             if for_each.fail_fast && failed && fresh {
                 self.push(Command::Skip(item, SkipReason::RunEnding));
                 continue;
             }
             let before = self.next.commands.len();
             if slots > 0 {
-                self.act(item, Mood::Going);
+                self.enter(item);
             }
             slots -= usize::from(self.next.commands.len() > before).min(slots);
         }
@@ -418,7 +461,9 @@ impl Walk<'_> {
         }
     }
 
-    fn act(&mut self, id: NodeId, mood: Mood) {
+    /// Works on a step that may go on: also one that runs although its scope is failing, and then with
+    /// all that it embeds.
+    fn act(&mut self, id: NodeId) {
         let state = self.state;
         let node = &state.nodes[id];
         match &node.phase {
@@ -449,7 +494,7 @@ impl Walk<'_> {
                 Some(inner) if state.instances[inner].is_done() => {
                     self.push(Command::CloseScope(id));
                 }
-                Some(inner) => self.instance(inner, mood),
+                Some(inner) => self.instance(inner, Mood::Going),
             },
             Action::Approval(gate) => self.gate(id, gate.on_reject),
             Action::Wait(wait) => self.wait(id, matches!(wait, Wait::Timer { .. })),

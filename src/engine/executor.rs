@@ -12,16 +12,17 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::carrying::{doubtful, stuck};
 use super::decide::{Next, Situation, decide};
 use super::parts::{Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder, Request};
-use super::state::{IllegalTransition, NodeId, RunState};
+use super::state::{ChangeState, IllegalTransition, NodeId, RunState, Work};
 use super::task::Task;
 use crate::config::Settings;
 use crate::journal::event::{Event, Outcome};
 use crate::journal::store::{Append, Durability, Expect, JournalError, Stream};
-use crate::kernel::{Failure, Redactor, RetryClass, RunId, Timestamp};
+use crate::kernel::{Direction, Failure, Redactor, RetryClass, RunId, Timestamp};
 use crate::plan::{Plan, PlannedStep};
 
 /// How often decisions of other processes are looked for.
@@ -153,6 +154,7 @@ impl Executor {
                 in_flight: &self.in_flight,
                 lock: if self.preview { None } else { self.plan.body.lock.as_deref() },
                 timeout: limits.timeout.map(|span| span.0),
+                max_changes: limits.max_changes,
                 max_barren: self.settings.limits.max_barren_resumes,
             },
         )
@@ -198,25 +200,47 @@ impl Executor {
             Err(error) => {
                 let Some(node) = self.running.remove(&error.id()) else { return Ok(()) };
                 self.in_flight.remove(&node);
-                let id = &self.state.nodes[node];
-                if !id.phase.is_terminal() && error.is_panic() {
-                    let failure = Failure {
-                        class: RetryClass::Permanent,
-                        code: "engine::panic".to_owned(),
-                        message: format!("step `{}` panicked; this is a fault of lakeops", id.key),
-                        help: None,
-                    };
-                    let event = Event::AttemptFailed {
-                        step: id.key.clone(),
-                        attempt: id.attempts.max(1),
-                        failure,
-                        retry_at: None,
-                    };
-                    self.record(vec![event], Durability::Buffered).await?;
+                if error.is_panic() {
+                    self.record(self.panicked(node), Durability::Synced).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// What is recorded of a step whose task panicked. A change that may have happened is for a person
+    /// to settle, an undoing for a person to look at; nothing of it is tried again by itself.
+    fn panicked(&self, id: NodeId) -> Vec<Event> {
+        let node = &self.state.nodes[id];
+        let why = format!("step `{}` panicked; this is a fault of lakeops", node.key);
+        let begun = |work: &Work| {
+            work.changes.iter().position(|change| matches!(change, ChangeState::Started { .. }))
+        };
+        if let Some(undo) = node.undo.as_ref().filter(|undo| !undo.done) {
+            return match begun(&undo.work) {
+                Some(index) => {
+                    let key = (&node.key, index, Direction::Undo);
+                    doubtful(&self.run, &undo.work.set, key, why).into()
+                }
+                None => stuck(&self.run, Some(&node.key), why).into(),
+            };
+        }
+        if node.phase.is_terminal() {
+            return stuck(&self.run, Some(&node.key), why).into();
+        }
+        if let Some(work) = &node.work
+            && let Some(index) = begun(work)
+        {
+            return doubtful(&self.run, &work.set, (&node.key, index, Direction::Do), why).into();
+        }
+        let failure = Failure {
+            class: RetryClass::Permanent,
+            code: "engine::panic".to_owned(),
+            message: why,
+            help: None,
+        };
+        let (step, attempt) = (node.key.clone(), node.attempts.max(1));
+        vec![Event::AttemptFailed { step, attempt, failure, retry_at: None }]
     }
 
     /// Takes in all that tasks have handed in: one append, one commit.
@@ -249,13 +273,50 @@ impl Executor {
         events: Vec<Event>,
         durability: Durability,
     ) -> Result<(), ExecuteError> {
+        self.record_as(Expect::Claim(self.state.claim), events, durability).await
+    }
+
+    /// Records a decision that others may be making at this moment: only when the journal shows that
+    /// none of them came first. Says whether the state moved.
+    pub(super) async fn record_decision(
+        &mut self,
+        event: Event,
+        is_open: impl Fn(&RunState) -> bool,
+    ) -> Result<(), ExecuteError> {
+        loop {
+            // What is queued must be on disk before the end of the stream can be told.
+            self.record(Vec::new(), Durability::Synced).await?;
+            let stream = Stream::Run(self.run.clone());
+            let newer = self.parts.journal.read(&stream, self.decisions_after).await;
+            let newer = newer.map_err(|source| self.journal_error(source))?;
+            let last = newer.last().map_or(self.decisions_after, |entry| entry.seq);
+            let taken_over = newer.iter().any(|entry| {
+                matches!(entry.event, Event::RunClaimed { .. }) && entry.seq > self.state.claim
+            });
+            self.absorb_decisions().await?;
+            if !is_open(&self.state) {
+                return Ok(());
+            }
+            let expect =
+                if taken_over { Expect::Claim(self.state.claim) } else { Expect::Last(last) };
+            match self.record_as(expect, vec![event.clone()], Durability::Synced).await {
+                Err(ExecuteError::Journal { source: JournalError::Conflict { .. }, .. })
+                    if !taken_over => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn record_as(
+        &mut self,
+        expect: Expect,
+        events: Vec<Event>,
+        durability: Durability,
+    ) -> Result<(), ExecuteError> {
         let events = self.with_released_locks(self.masked(events)?);
         let now = self.now();
-        let append = Append {
-            stream: Stream::Run(self.run.clone()),
-            expect: Expect::Claim(self.state.claim),
-            events: events.clone(),
-        };
+        let append =
+            Append { stream: Stream::Run(self.run.clone()), expect, events: events.clone() };
         let appended = self.parts.journal.append(vec![append], durability).await;
         let entries = appended.map_err(|source| self.journal_error(source))?;
         for entry in entries.iter().filter(|entry| entry.event.is_decision()) {
@@ -360,8 +421,10 @@ impl Executor {
         } else if !next.approvals.is_empty() {
             (Outcome::WaitingApproval, format!("approval of {}", next.approvals.join(", ")))
         } else {
+            // Recorded as such; the next round parks the run.
             let why = "no step can go on; this is a fault of lakeops".to_owned();
-            (Outcome::Stuck, why)
+            self.record(stuck(&self.run, None, why).into(), Durability::Synced).await?;
+            return Ok(None);
         };
         self.park(outcome, next, reason).await?;
         Ok(Some(outcome))

@@ -354,7 +354,7 @@ impl Engine {
         self.decide(run, |loaded| {
             let now = self.parts.clock.now();
             let open = |key: Option<&str>| {
-                let open = loaded.state.approvals.iter().filter(|a| a.decided.is_none());
+                let open = loaded.state.open_approvals();
                 open.filter(|a| key.is_none_or(|key| a.step == key)).collect::<Vec<_>>()
             };
             let approval = match (open(step).as_slice(), step) {

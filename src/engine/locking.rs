@@ -59,9 +59,9 @@ impl Executor {
         if known.held {
             let reentrant = match (&known.owner, &step) {
                 (None, _) => true,
-                (Some(holder), Some(step)) => {
-                    holder == step || step.starts_with(&format!("{holder}/"))
-                }
+                (Some(holder), Some(step)) => step
+                    .strip_prefix(holder.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '['])),
                 (Some(_), None) => false,
             };
             if reentrant {

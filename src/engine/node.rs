@@ -9,6 +9,7 @@ use super::graph::ScopeId;
 use crate::journal::event::{
     ApprovalRequest, Decision, Item, Outcome, Principal, SkipReason, StepKey,
 };
+use crate::kernel::change::Origin;
 use crate::kernel::{ChangeSet, Failure, Settlement, Target, Timestamp};
 
 /// The index of a step instance.
@@ -111,6 +112,14 @@ impl Work {
     /// Whether a change has a durable start and no end.
     pub fn unsettled_start(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, ChangeState::Started { .. }))
+    }
+
+    /// How many of its changes have not ended, those that the engine makes for itself left out.
+    pub(super) fn open_own_changes(&self) -> u64 {
+        let open = self.set.changes.iter().zip(&self.changes).filter(|(change, state)| {
+            change.origin == Origin::Tool && !matches!(state, ChangeState::Settled(_))
+        });
+        u64::try_from(open.count()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn has_doubt(&self) -> bool {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::carrying::stuck;
 use super::decide::{Command, RUN_TIMEOUT};
 use super::environment::{Place, scope_for};
 use super::executor::{ExecuteError, Executor};
 use super::proposing::SoFar;
-use super::state::{NodeId, Phase};
+use super::state::{NodeId, Phase, RunState};
 use crate::journal::event::{Decision, Event, Item, Outcome, Principal, SkipReason};
 use crate::journal::store::Durability::{Buffered, Synced};
-use crate::kernel::{Failure, Severity, Span, Target};
+use crate::kernel::{Failure, Span, Target};
 use crate::plan::document::{Action, Embedded, Wait};
 use crate::sop::{Evaluated, Reference, Scope};
 
@@ -38,7 +39,10 @@ impl Executor {
                 let by = Principal { name: "lakeops".to_owned(), from: "expiry".to_owned() };
                 let reason = "nobody decided in time".to_owned();
                 let decision = Decision::Expired;
-                (vec![Event::ApprovalDecided { step, digest, decision, by, reason }], Synced)
+                let expired = Event::ApprovalDecided { step, digest, decision, by, reason };
+                let is_open = |state: &RunState| state.approvals[approval].decided.is_none();
+                self.record_decision(expired, is_open).await?;
+                return Ok(true);
             }
             Command::Fail(id, failure) => (vec![self.failed(id, failure)], Synced),
             Command::Pass(id) => (vec![self.pass(id)], Buffered),
@@ -61,15 +65,7 @@ impl Executor {
                 (vec![Event::EndingBegan { outcome, compensate, scope, failure }], Buffered)
             }
             Command::Undo(id) => return self.undo(id).await,
-            Command::Stick(why) => {
-                let notice = Event::NotificationQueued {
-                    dedup: format!("{}/stuck/run", self.run),
-                    severity: Severity::Critical,
-                    title: format!("run {} is stuck", self.run),
-                    body: why.clone(),
-                };
-                (vec![Event::RunStuck { step: None, why }, notice], Synced)
-            }
+            Command::Stick(why) => (stuck(&self.run, None, why).into(), Synced),
             Command::Finish { outcome, compensation } => {
                 let outputs =
                     if outcome == Outcome::Succeeded { self.outputs() } else { Value::Null };
@@ -481,8 +477,8 @@ impl Executor {
                 Err(failure) => {
                     let why =
                         format!("the undoing of `{}` cannot be worked out: {failure}", node.key);
-                    let stuck = Event::RunStuck { step: Some(node.key.clone()), why };
-                    self.record(vec![stuck], Synced).await?;
+                    let stuck = stuck(&self.run, Some(&node.key), why).into();
+                    self.record(stuck, Synced).await?;
                     return Ok(true);
                 }
             }

@@ -15,6 +15,7 @@ use super::task::{Looked, Task, unknown_tool};
 use super::{carrying, window};
 use crate::journal::event::Event;
 use crate::journal::store::{Durability, EntryFilter};
+use crate::kernel::change::Origin;
 use crate::kernel::{ChangeSet, Failure, Operation, Recovery, Risk, Settlement};
 use crate::plan::document::{Action, ApprovalMode};
 use crate::postgres::PgReader;
@@ -86,8 +87,8 @@ impl Task {
                 Err(failure) => {
                     let why =
                         format!("the undoing of `{}` cannot be proposed: {failure}", self.key);
-                    let stuck = Event::RunStuck { step: Some(self.key.clone()), why };
-                    return self.record(vec![stuck], Durability::Synced).await;
+                    let stuck = carrying::stuck(&self.run, Some(&self.key), why);
+                    return self.record(stuck.into(), Durability::Synced).await;
                 }
             }
         }
@@ -141,7 +142,8 @@ impl Task {
                 .push("`approval: never` stands beside a change of high risk".to_owned()),
             ApprovalMode::Auto | ApprovalMode::Never => {}
         }
-        let count = u64::try_from(set.changes.len()).unwrap_or(u64::MAX);
+        let own = set.changes.iter().filter(|change| change.origin == Origin::Tool).count();
+        let count = u64::try_from(own).unwrap_or(u64::MAX);
         if let Some(most) = so_far.max_changes {
             let total = so_far.changes.saturating_add(count);
             if total > u64::from(most) {
@@ -236,7 +238,7 @@ impl Task {
             let over = expires.is_some_and(|span| entry.at.plus(span.0) <= now);
             match verb {
                 "freeze" if !over => frozen = Some(format!("frozen by {}: {reason}", by.name)),
-                "thaw" | "freeze" => frozen = None,
+                "thaw" if !over => frozen = None,
                 _ => {}
             }
         }

@@ -377,6 +377,7 @@ fn next(world: &mut World, state: &RunState) -> Vec<Event> {
         in_flight: &in_flight,
         lock: None,
         timeout: None,
+        max_changes: None,
         max_barren: 1_000_000,
     };
     let next = decide(state, &situation);

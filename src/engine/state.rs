@@ -22,6 +22,7 @@ use crate::journal::event::{
     ApprovalRequest, Compensation, DoubtVerdict, Event, Item, Outcome, Principal, StepKey,
 };
 use crate::journal::store::Entry;
+use crate::kernel::change::Origin;
 use crate::kernel::{Digest, Direction, Receipt, Settlement, Severity, Target, Timestamp};
 
 /// All that is known about a run.
@@ -148,6 +149,25 @@ impl RunState {
         self.approvals.iter().rev().find(|approval| approval.sets.contains_key(key))
     }
 
+    /// The approvals that a decision still has an effect on: what was cancelled, or has ended without
+    /// one, waits no more. Handlers at the end of a run ask on their own behalf.
+    pub fn open_approvals(&self) -> impl Iterator<Item = &Approval> {
+        let waits = |approval: &&Approval| {
+            let Some(id) = self.find(&approval.step) else { return false };
+            let over = self.nodes[id].phase.is_terminal();
+            approval.decided.is_none() && !over && !(self.cancel.is_some() && self.is_in_main(id))
+        };
+        self.approvals.iter().filter(waits)
+    }
+
+    fn is_in_main(&self, id: NodeId) -> bool {
+        let mut scope = self.nodes[id].scope;
+        while let Some(owner) = self.instances[scope].owner {
+            scope = self.nodes[owner].scope;
+        }
+        scope == MAIN
+    }
+
     /// The newest approval that a step asked for.
     pub fn approval_of(&self, key: &str) -> Option<&Approval> {
         self.approvals.iter().rev().find(|approval| approval.step == key)
@@ -202,6 +222,9 @@ impl RunState {
                 let cancel =
                     Cancel { by: by.clone(), compensate: *compensate, reason: reason.clone() };
                 self.cancel = Some(cancel);
+                // Who cancels takes care: what the run was stuck at ends, or sticks again.
+                self.stuck = None;
+                self.barren_claims = 0;
             }
             Event::EndingBegan { outcome, compensate, scope, failure } => {
                 self.ending = Some(Ending {
@@ -493,7 +516,6 @@ impl RunState {
 
     fn count(&mut self, step: &str, index: u32, direction: Direction, settlement: &Settlement) {
         let (Direction::Do, Settlement::Applied { .. }) = (direction, settlement) else { return };
-        self.changes_applied += 1;
         let Some(work) = self.find(step).and_then(|id| self.nodes[id].work.as_ref()) else {
             return;
         };
@@ -501,6 +523,11 @@ impl RunState {
         let Some(change) = usize::try_from(index).ok().and_then(|at| set.changes.get(at)) else {
             return;
         };
+        // What the engine makes for its own needs is no change of the run.
+        if change.origin == Origin::Engine {
+            return;
+        }
+        self.changes_applied += 1;
         for (name, amount) in &change.cost {
             *self.cost.entry(name.clone()).or_default() += amount;
         }

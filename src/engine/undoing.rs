@@ -13,7 +13,9 @@ pub(super) fn collect_failures(
     scope: &mut Vec<StepKey>,
 ) {
     let nodes = &state.instances[instance].nodes;
-    for &id in nodes.iter().filter(|&&id| state.nodes[id].phase == Phase::Failed) {
+    let failed =
+        |id: &NodeId| state.nodes[*id].phase == Phase::Failed && !state.def(*id).step.allow_failure;
+    for &id in nodes.iter().filter(|id| failed(id)) {
         first.get_or_insert(id);
         if let Some(inner) = state.nodes[id].inner {
             collect_failures(state, inner, first, scope);

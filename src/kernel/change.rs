@@ -336,16 +336,29 @@ impl ChangeSet {
     }
 
     /// Whether this set is `approved` itself, or an ordered subset of it whose changes all are
-    /// independent.
+    /// independent. What the engine makes for its own needs may be there already.
     pub fn is_covered_by(&self, approved: &Self) -> bool {
         if self.digest == approved.digest {
             return true;
         }
-        let mut rest = approved.changes.iter().map(|change| (change.independent, change.digest()));
-        self.changes.iter().all(|change| {
-            let digest = change.digest();
-            change.independent && rest.any(|(free, known)| free && known == digest)
-        })
+        let (engine, own) = self.by_origin();
+        let (approved_engine, approved_own) = approved.by_origin();
+        if !engine.iter().all(|change| approved_engine.contains(change)) {
+            return false;
+        }
+        let mut rest = approved_own.iter();
+        own == approved_own
+            || own.iter().all(|change| change.0 && rest.any(|known| known == change))
+    }
+
+    /// The engine's own changes, and the others: whether each is independent, and its digest.
+    fn by_origin(&self) -> (Vec<(bool, Digest)>, Vec<(bool, Digest)>) {
+        let (engine, own): (Vec<_>, Vec<_>) =
+            self.changes.iter().partition(|change| change.origin == Origin::Engine);
+        let known = |changes: Vec<&Change>| {
+            changes.iter().map(|change| (change.independent, change.digest())).collect()
+        };
+        (known(engine), known(own))
     }
 }
 

@@ -1,17 +1,25 @@
 //! An engine on a fresh database, and plans made by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::parts::{Endpoints, Notifier, Observer, Parts, Unobserved};
+use lakeops::engine::state::RunState;
 use lakeops::engine::{Alone, Engine, StartOptions};
-use lakeops::journal::event::Decision;
+use lakeops::journal::event::{Compensation, Decision};
+use lakeops::journal::store::{
+    Append, Durability, Entry, EntryFilter, Head, JournalError, RunFilter, RunSummary, Stream,
+    Verification,
+};
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
-    Digest, Failure, RandomIds, Redactor, Risk, RunId, Severity, Span, SystemClock, Target,
+    BoxFuture, Clock, Digest, Failure, RandomIds, Redactor, Risk, RunId, Severity, Span,
+    SystemClock, Target, Timestamp,
 };
 use lakeops::plan::document::{
     Action, ApprovalMode, Backoff, Limits, Need, PinnedText, Retry, RunIf, ToolCall,
@@ -20,6 +28,7 @@ use lakeops::plan::{Plan, PlanBody, PlannedStep};
 use lakeops::postgres::PgEndpoint;
 use lakeops::tools::Catalog;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// One database, whatever the target.
@@ -49,7 +58,36 @@ pub(super) struct Kit {
 }
 
 pub(super) fn me() -> Principal {
-    Principal { name: "ann".to_owned(), from: "test".to_owned() }
+    somebody("ann")
+}
+
+pub(super) fn somebody(name: &str) -> Principal {
+    Principal { name: name.to_owned(), from: "test".to_owned() }
+}
+
+/// The machine's clock, and how far a test has turned it.
+#[derive(Default)]
+pub(super) struct TurnedClock(AtomicI64);
+
+impl TurnedClock {
+    pub(super) fn turn(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TurnedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(SystemClock.now().as_millis() + self.0.load(Ordering::SeqCst))
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            while self.now() < at {
+                let left = at.since(self.now()).min(Duration::from_millis(5));
+                SystemClock.sleep_until(SystemClock.now().plus(left)).await;
+            }
+        })
+    }
 }
 
 impl Kit {
@@ -86,6 +124,66 @@ impl Kit {
     pub(super) async fn start(&self, plan: &Plan) -> RunId {
         let options = StartOptions { key: None, by: me(), yes: false, forked_from: None };
         self.engine().start(plan, options).await.unwrap()
+    }
+
+    pub(super) async fn start_as(&self, plan: &Plan, by: &str, yes: bool) -> RunId {
+        let by = somebody(by);
+        let options = StartOptions { key: None, by, yes, forked_from: None };
+        self.engine().start(plan, options).await.unwrap()
+    }
+
+    /// A kit whose clock the test turns.
+    pub(super) fn with_clock(endpoint: PgEndpoint) -> (Self, Arc<TurnedClock>) {
+        let clock = Arc::new(TurnedClock::default());
+        let (for_journal, for_parts) = (Arc::clone(&clock), Arc::clone(&clock));
+        let journal: Arc<dyn Journal> =
+            Arc::new(MemoryJournal::new(for_journal, Redactor::default()));
+        let mut kit = Self::on(endpoint, journal);
+        kit.parts.clock = for_parts;
+        (kit, clock)
+    }
+
+    /// Works in a task of its own, until it is interrupted or the run rests.
+    pub(super) fn spawn(&self, run: &RunId) -> (CancellationToken, JoinHandle<Outcome>) {
+        let interrupt = CancellationToken::new();
+        let (engine, run, token) = (self.engine(), run.clone(), interrupt.clone());
+        let work = async move { engine.execute(&run, token, Arc::new(Unobserved)).await.unwrap() };
+        (interrupt, tokio::spawn(work))
+    }
+
+    /// Resolves once the journal holds an event of this kind for the run.
+    pub(super) async fn until(&self, run: &RunId, kind: &str) {
+        while self.count(run, kind).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(super) async fn state(&self, run: &RunId) -> RunState {
+        self.engine().load(run).await.unwrap().state
+    }
+
+    /// How many events of a kind the run has.
+    pub(super) async fn count(&self, run: &RunId, kind: &str) -> usize {
+        let entries = self.engine().load(run).await.unwrap().entries;
+        entries.iter().filter(|entry| entry.event.kind() == kind).count()
+    }
+
+    pub(super) async fn finished(&self, run: &RunId) -> Option<(Outcome, Compensation)> {
+        self.state(run).await.finished
+    }
+
+    pub(super) async fn cancel(&self, run: &RunId, compensate: bool) {
+        self.engine().cancel(run, compensate, (&me(), "test")).await.unwrap();
+    }
+
+    pub(super) fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = self.parts.settings.settings(&Target::default());
+        change(&mut settings);
+        self.parts.settings = Arc::new(settings);
+    }
+
+    pub(super) fn endpoint(&self) -> PgEndpoint {
+        self.parts.endpoints.endpoint("local", &Target::default()).unwrap()
     }
 
     pub(super) async fn execute(&self, run: &RunId) -> Outcome {
@@ -193,4 +291,86 @@ pub(super) fn plan_with(
     change(&mut body);
     let now = lakeops::kernel::Timestamp::from_millis(0);
     Plan::seal(body, now).unwrap()
+}
+
+/// A journal into which somebody else writes right after a run was claimed and its decisions were read.
+pub(super) struct Meddled {
+    inner: Arc<dyn Journal>,
+    other: Mutex<Option<Append>>,
+    claimed: AtomicI64,
+}
+
+impl Meddled {
+    pub(super) fn after_claim(inner: Arc<dyn Journal>, other: Append) -> Self {
+        Self { inner, other: Mutex::new(Some(other)), claimed: AtomicI64::new(0) }
+    }
+}
+
+impl Journal for Meddled {
+    fn append(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        Box::pin(async move {
+            // The first append is the claim.
+            if self.claimed.fetch_add(1, Ordering::SeqCst) == 1 {
+                let other = self.other.lock().unwrap().take();
+                self.inner.append(other.into_iter().collect(), Durability::Synced).await?;
+            }
+            self.inner.append(batch, durability).await
+        })
+    }
+
+    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.read(stream, after)
+    }
+
+    fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.entries(filter)
+    }
+
+    fn decisions(
+        &self,
+        stream: &Stream,
+        after: u64,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.decisions(stream, after)
+    }
+
+    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>> {
+        self.inner.runs(filter)
+    }
+
+    fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>> {
+        self.inner.find_run(prefix)
+    }
+
+    fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
+        self.inner.lock_holder(lock)
+    }
+
+    fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.inner.put_plan(plan)
+    }
+
+    fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {
+        self.inner.plan(id)
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>> {
+        self.inner.head()
+    }
+
+    fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>> {
+        self.inner.hash_at(position)
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>> {
+        self.inner.verify()
+    }
+
+    fn commits(&self) -> u64 {
+        self.inner.commits()
+    }
 }

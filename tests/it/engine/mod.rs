@@ -1,5 +1,7 @@
 //! The engine on a real PostgreSQL: order, conditions, fan-out, approvals, compensation, waits.
 
+mod approvals;
 mod crashes;
 mod kit;
+mod props;
 mod runs;
