@@ -471,8 +471,7 @@ impl Executor {
         let call = self.state.def(id).step.compensate.clone();
         let mut arguments = Value::Null;
         if let (Some(call), None) = (&call, &undo) {
-            let step = ("step", json!({ "output": *self.state.nodes[id].output }));
-            match self.fill(Place::of(&self.state, id), &call.with, &[step]) {
+            match self.fill(Place::of(&self.state, id), &call.with, &[]) {
                 Ok(filled) => arguments = filled,
                 Err(failure) => {
                     let why =

@@ -341,8 +341,8 @@ impl ChangeSet {
         if self.digest == approved.digest {
             return true;
         }
-        let (engine, own) = self.by_origin();
-        let (approved_engine, approved_own) = approved.by_origin();
+        let (engine, own) = (self.known_by(true), self.known_by(false));
+        let (approved_engine, approved_own) = (approved.known_by(true), approved.known_by(false));
         if !engine.iter().all(|change| approved_engine.contains(change)) {
             return false;
         }
@@ -351,14 +351,11 @@ impl ChangeSet {
             || own.iter().all(|change| change.0 && rest.any(|known| known == change))
     }
 
-    /// The engine's own changes, and the others: whether each is independent, and its digest.
-    fn by_origin(&self) -> (Vec<(bool, Digest)>, Vec<(bool, Digest)>) {
-        let (engine, own): (Vec<_>, Vec<_>) =
-            self.changes.iter().partition(|change| change.origin == Origin::Engine);
-        let known = |changes: Vec<&Change>| {
-            changes.iter().map(|change| (change.independent, change.digest())).collect()
-        };
-        (known(engine), known(own))
+    /// The engine's own changes or the others: whether each is independent, and its digest.
+    fn known_by(&self, is_engine: bool) -> Vec<(bool, Digest)> {
+        let wanted = |change: &&Change| (change.origin == Origin::Engine) == is_engine;
+        let known = |change: &Change| (change.independent, change.digest());
+        self.changes.iter().filter(wanted).map(known).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use lakeops::kernel::{
     SystemClock, Target, Timestamp,
 };
 use lakeops::plan::document::{
-    Action, ApprovalMode, Backoff, Limits, Need, PinnedText, Retry, RunIf, ToolCall,
+    Action, ApprovalMode, Backoff, Embedded, Limits, Need, PinnedText, Retry, RunIf, ToolCall,
 };
 use lakeops::plan::{Plan, PlanBody, PlannedStep};
 use lakeops::postgres::PgEndpoint;
@@ -154,7 +154,7 @@ impl Kit {
     /// Resolves once the journal holds an event of this kind for the run.
     pub(super) async fn until(&self, run: &RunId, kind: &str) {
         while self.count(run, kind).await == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(5))).await;
         }
     }
 
@@ -250,6 +250,23 @@ pub(super) fn tool(name: &str, with: Value) -> Action {
     Action::Tool(ToolCall { tool: name.to_owned(), with })
 }
 
+/// A workflow of these steps in a workflow.
+pub(super) fn embed(steps: Vec<PlannedStep>) -> Action {
+    Action::Workflow(Box::new(embedded(steps)))
+}
+
+pub(super) fn embedded(steps: Vec<PlannedStep>) -> Embedded {
+    Embedded {
+        workflow: "child".to_owned(),
+        digest: Digest::of_bytes(b""),
+        params: json!({}),
+        target: None,
+        lock: None,
+        steps,
+        outputs: BTreeMap::new(),
+    }
+}
+
 pub(super) fn sql(statements: &[&str]) -> Action {
     tool("execute_sql", json!({ "statements": statements }))
 }
@@ -289,7 +306,7 @@ pub(super) fn plan_with(
         triggers: Value::Null,
     };
     change(&mut body);
-    let now = lakeops::kernel::Timestamp::from_millis(0);
+    let now = Timestamp::from_millis(0);
     Plan::seal(body, now).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod crashes;
+mod endings;
 mod kit;
 mod props;
 mod runs;
