@@ -99,16 +99,28 @@ pub enum DemoError {
 
 impl DemoError {
     /// What to do about it.
-    pub fn help(&self) -> Option<&'static str> {
+    pub fn help(&self) -> Option<String> {
         match self {
             Self::NoPgstattuple { .. } => Some(
-                "install the contrib package of your PostgreSQL, or set \
-                 `local_postgres.binaries` to another one",
+                "install the contrib package of your PostgreSQL, or set LAKEOPS_POSTGRES_BIN to \
+                 the directory of another one"
+                    .to_owned(),
             ),
-            Self::Server(PostgresError::InUse { .. }) => {
-                Some("another demo is running on this state directory; wait for it, or use --state")
-            }
+            Self::Server(PostgresError::InUse { .. }) => Some(
+                "another demo is at work on this state directory: wait for it, or name another \
+                 one with `--state`"
+                    .to_owned(),
+            ),
+            Self::Server(error) => error.help(),
             _ => None,
         }
+    }
+
+    /// Whether the surroundings lack something, so that no promise was broken.
+    pub const fn is_environment(&self) -> bool {
+        matches!(
+            self,
+            Self::Server(_) | Self::NoPgstattuple { .. } | Self::File { .. } | Self::Worker { .. }
+        )
     }
 }

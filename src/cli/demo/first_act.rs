@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::error::DemoError;
 use super::figures::Connections;
 use super::load::{Forgotten, WORKERS};
-use super::lock_tree;
 use super::record::Recorded;
 use super::teller::Teller;
 use super::worker::Call;
+use super::{lock_tree, rules};
 use crate::config::Settings;
-use crate::kernel::{Operation, Seen, Target};
+use crate::kernel::{Operation, Target};
 use crate::report::changes;
 use crate::report::style::{Tone, count};
 use crate::tools::context::ReadContext;
@@ -114,9 +114,9 @@ fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
         teller
             .screen
             .say("Why (the rules of sops/connections.rhai that held, with what they saw):");
-        for (text, values) in step.evidence.seen.iter().filter_map(rule) {
-            teller.screen.block(&text, 5);
-            teller.screen.block(&style.paint(Tone::Faint, &values), 5);
+        for rule in rules::held(step) {
+            teller.screen.block(&rule.text, 5);
+            teller.screen.block(&style.paint(Tone::Faint, &rule.values), 5);
         }
     }
     let set = recorded.view.step("heal").and_then(|step| step.evidence.set.as_ref());
@@ -131,39 +131,5 @@ fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
                 teller.screen.block(&style.paint(Tone::Faint, &bind), 5);
             }
         }
-    }
-}
-
-/// A rule that held: its name with what it says, and the plain values that it saw.
-fn rule(seen: &Seen) -> Option<(String, String)> {
-    let rule = seen.value.as_object().filter(|_| seen.name.starts_with("rule "))?;
-    if rule.get("verdict") != Some(&Value::Bool(true)) {
-        return None;
-    }
-    let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
-    let values = rule.get("seen").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let values = values.iter().filter(|one| !one["value"].is_object() && !one["value"].is_array());
-    let values: Vec<String> = values
-        .map(|one| format!("{} = {}", one["name"].as_str().unwrap_or("?"), one["value"]))
-        .collect();
-    let why = text("why");
-    Some((format!("\"{}\": {why}", text("rule")), values.join(", ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_is_shown_when_it_held() {
-        let seen = |verdict: bool| Seen {
-            name: "rule idle".to_owned(),
-            value: json!({"rule": "idle", "verdict": verdict, "why": "4 wait",
-                          "seen": [{"name": "b.blocked", "value": 4}, {"name": "b", "value": {}}]}),
-        };
-        let expected = ("\"idle\": 4 wait".to_owned(), "b.blocked = 4".to_owned());
-        assert_eq!(rule(&seen(true)), Some(expected));
-        assert_eq!(rule(&seen(false)), None);
-        assert_eq!(rule(&Seen { name: "x".to_owned(), value: json!(1) }), None);
     }
 }

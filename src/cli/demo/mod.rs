@@ -13,6 +13,7 @@ pub mod patient;
 mod project;
 mod prompt;
 mod record;
+mod rules;
 mod screen;
 mod second_act;
 mod story;

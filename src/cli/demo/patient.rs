@@ -28,7 +28,7 @@ static SETUP: [&SqlFile; 12] = [
     &sql_file!("demo/retention"),
     // VACUUM counts what is left; changes that were counted after it would count twice.
     &FLUSH,
-    &sql_file!("demo/vacuum_audit_trail"),
+    &sql_file!("demo/vacuum"),
     &sql_file!("demo/analyze"),
     &FLUSH,
 ];

@@ -33,8 +33,15 @@ pub(super) struct Project {
 
 impl Project {
     /// The folder of the demo's project, whether it exists or not.
-    pub(super) fn below(state: &Path) -> Self {
-        Self { root: state.join("demo") }
+    pub(super) fn below(state: &Path) -> Result<Self, DemoError> {
+        let root = state.join("demo");
+        // Workers run in another directory than the demo itself.
+        let root = std::path::absolute(&root).map_err(|source| DemoError::File {
+            what: "find",
+            path: root,
+            source,
+        })?;
+        Ok(Self { root })
     }
 
     /// The folder.
@@ -103,7 +110,7 @@ mod tests {
     #[test]
     fn a_project_is_made_anew() {
         let state = tempfile::tempdir().unwrap();
-        let project = Project::below(state.path());
+        let project = Project::below(state.path()).unwrap();
         project.renew().unwrap();
         fs::write(project.state().join("journal.db"), "old").unwrap();
         project.renew().unwrap();

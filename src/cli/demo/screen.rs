@@ -1,11 +1,7 @@
 //! What is shown while the demo runs. Plain when piped: no colour, no bars.
 
-use std::io::{IsTerminal as _, Write};
-use std::time::Duration;
+use std::io::Write;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::postgres::{Progress, Stage};
 use crate::report::Style;
 use crate::report::style::Tone;
 
@@ -72,44 +68,4 @@ impl Screen {
 
 fn quoted(arg: &str) -> String {
     if arg.contains(' ') { format!("\"{arg}\"") } else { arg.to_owned() }
-}
-
-/// A bar for getting and starting the server; only on a terminal.
-pub(super) struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    /// Nothing is shown yet.
-    pub(super) fn new(wanted: bool) -> Self {
-        if !wanted || !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::new(100);
-        if let Ok(style) = ProgressStyle::with_template("   {spinner} {msg} {wide_bar} {percent}%")
-        {
-            bar.set_style(style);
-        }
-        Self(Some(bar))
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Progress for Bar {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a percentage between 0 and 100"
-    )]
-    fn report(&self, stage: Stage, fraction: Option<f64>) {
-        let Some(bar) = &self.0 else { return };
-        bar.set_message(stage.to_string());
-        bar.set_position((fraction.unwrap_or(0.0).clamp(0.0, 1.0) * 100.0) as u64);
-        bar.enable_steady_tick(Duration::from_millis(100));
-    }
 }

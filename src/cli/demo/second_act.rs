@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::error::DemoError;
 use super::figures::{Bloat, compare, size};
 use super::patient::TableFigures;
-use super::prompt;
 use super::teller::Teller;
 use super::worker::Call;
+use super::{prompt, rules};
 use crate::journal::Entry;
 use crate::journal::event::{Decision, Event};
 use crate::kernel::Settlement;
@@ -23,6 +23,8 @@ const FULL_SIZE: &str = "full_size=16MiB";
 /// The step that vacuums, one item for each table.
 const VACUUM: &str = "vacuum[";
 const REWRITE: &str = "rewrite[";
+/// The rule of the SOP that asks for a rewrite.
+const WORTH_IT: &str = "a rewrite is worth it";
 /// The worker dies when so many tables are vacuumed, before it can write down that the last one is.
 const DIES_AFTER: &str = "4";
 /// The exit code of a run that waits for a decision.
@@ -192,6 +194,11 @@ async fn decide(
     let style = teller.screen.style;
     if !waiting.is_empty() {
         teller.screen.act(3, "A decision that no program may take");
+        let decided = recorded.view.step("decide").map(rules::held).unwrap_or_default();
+        for rule in decided.into_iter().filter(|rule| rule.name == WORTH_IT) {
+            teller.screen.say(&format!("sops/bloat.rhai: {}", rule.text));
+            teller.screen.faint(&rule.values);
+        }
     }
     for approval in &waiting {
         teller.screen.say(&approvals::one(style, &recorded.view, approval));
@@ -214,7 +221,9 @@ async fn decide(
             ("approve", "no terminal to ask; the demo's own throw-away database", true)
         }
     };
-    let call = Call::new(&[verb, run, "--reason", reason]);
+    // Whatever waits now, only what was shown is decided about.
+    let digest = waiting.first().map_or("", |approval| approval.request.digest.short());
+    let call = Call::new(&[verb, run, "--digest", digest, "--reason", reason]);
     let call = if as_demo { call.with_var("LAKEOPS_ACTOR", "demo") } else { call };
     let codes: &[i32] = if verb == "approve" { &[0] } else { &[0, FAILED] };
     teller.expect(WORKFLOW, &call, codes).await?;

@@ -12,14 +12,16 @@ use super::load::Load;
 use super::patient::{Patient, open};
 use super::project::Project;
 use super::record::{Record, Recorded};
-use super::screen::{Bar, Screen};
+use super::screen::Screen;
 use super::second_act::Decider;
 use super::teller::{Teller, is_told};
 use super::worker::Workers;
 use super::{closing, first_act, second_act};
 use crate::journal::Entry;
 use crate::kernel::{Clock, IdSource};
-use crate::postgres::{Cluster, ClusterOptions, LocalPostgres, PgEndpoint, ServerOptions};
+use crate::postgres::{
+    Cluster, ClusterOptions, LocalPostgres, PgEndpoint, Progress, ServerOptions,
+};
 use crate::report::style::{Tone, length};
 use crate::report::timeline;
 
@@ -42,23 +44,28 @@ pub struct DemoOptions {
     pub unset: Vec<String>,
     /// Whether the person at the terminal can be asked.
     pub can_ask: bool,
-    /// Whether a progress bar is wanted.
-    pub bar: bool,
+    /// Where the command line of the demo is given.
+    pub current_dir: PathBuf,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Identifiers and random draws.
     pub ids: Arc<dyn IdSource>,
 }
 
-/// Plays the demo. However it ends, nothing of it runs any more then.
-pub async fn play(options: &DemoOptions, screen: &mut Screen) -> Result<Report, DemoError> {
+/// Plays the demo. However it ends, nothing of it runs any more then. `progress` is told how getting
+/// and starting the server goes, and dropped then.
+pub async fn play(
+    options: &DemoOptions,
+    progress: Box<dyn Progress>,
+    screen: &mut Screen,
+) -> Result<Report, DemoError> {
     let mut server = options.server.clone();
     server.oldest = server.oldest.max(OLDEST);
     let local = LocalPostgres::new(server, Arc::clone(&options.clock), Arc::clone(&options.ids));
-    let project = Project::below(&options.state);
+    let project = Project::below(&options.state)?;
     local.discard(&project.state(), CLUSTER).await?;
     let told = tokio::select! {
-        told = perform(options, &local, &project, screen) => told,
+        told = perform(options, (&local, progress), &project, screen) => told,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
     };
     // The server stops when its story is dropped; here it is waited for, and its data removed.
@@ -71,7 +78,7 @@ pub async fn play(options: &DemoOptions, screen: &mut Screen) -> Result<Report, 
 
 async fn perform(
     options: &DemoOptions,
-    local: &LocalPostgres,
+    server: (&LocalPostgres, Box<dyn Progress>),
     project: &Project,
     screen: &mut Screen,
 ) -> Result<Report, DemoError> {
@@ -80,7 +87,7 @@ async fn perform(
         Tone::Strong,
         "lakeops demo: a real PostgreSQL, really sick, healed by the shipped workflows",
     ));
-    let cluster = start(options, local, project, screen).await?;
+    let cluster = start(server, project, screen).await?;
     let ready = options.clock.now();
     let database = create_database(&cluster).await?;
     let patient = Patient::prepare(database).await?;
@@ -123,6 +130,7 @@ async fn perform(
     cluster.stop().await?;
     let promises = promises(&connections, &bloat, &audit);
     let config = project.config();
+    let config = config.strip_prefix(&options.current_dir).unwrap_or(&config);
     let look_further = [
         "runs",
         &format!("show {}", bloat.run_id),
@@ -144,14 +152,12 @@ async fn perform(
 }
 
 async fn start(
-    options: &DemoOptions,
-    local: &LocalPostgres,
+    (local, progress): (&LocalPostgres, Box<dyn Progress>),
     project: &Project,
     screen: &mut Screen,
 ) -> Result<Cluster, DemoError> {
     project.renew()?;
-    let bar = Bar::new(options.bar);
-    let installation = local.ensure(&bar).await?;
+    let installation = local.ensure(&*progress).await?;
     if !installation.has_library("pgstattuple") {
         return Err(DemoError::NoPgstattuple { bin_dir: installation.bin_dir });
     }
@@ -160,7 +166,7 @@ async fn start(
         .throwaway()
         .with_setting("shared_buffers", "64MB")
         .with_setting("max_connections", "60");
-    Ok(local.start_guarded(&installation, &cluster, &bar).await?)
+    Ok(local.start_guarded(&installation, &cluster, &*progress).await?)
 }
 
 async fn create_database(cluster: &Cluster) -> Result<PgEndpoint, DemoError> {
