@@ -2,7 +2,12 @@
 
 mod approvals;
 mod crashes;
+mod doubts;
+mod embedded;
 mod endings;
 mod kit;
+mod locks;
 mod props;
 mod runs;
+mod secrets;
+mod storage;

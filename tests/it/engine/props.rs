@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// All built-in tools and those of this file.
 pub(super) fn catalog() -> Catalog {
-    let own: [AnyTool; 2] = [AnyTool::Write(&Write(Sweep)), AnyTool::Read(&Read(Panics))];
+    let own =
+        [AnyTool::Write(&Write(Sweep)), AnyTool::Read(&Read(Panics)), AnyTool::Read(&Read(Tally))];
     let builtin: Vec<AnyTool> = Catalog::builtin().iter().collect();
     Catalog::of(&[builtin.as_slice(), &own].concat())
 }
@@ -95,5 +96,19 @@ impl ReadTool for Panics {
 
     async fn read(&self, _: &ReadContext<'_>, _: Nothing) -> Result<Count, Failure> {
         panic!("on purpose");
+    }
+}
+
+/// Counts the rows of `public.t`.
+struct Tally;
+
+impl ReadTool for Tally {
+    const META: ToolMeta = meta("tally");
+    type Params = Nothing;
+    type Output = Count;
+
+    async fn read(&self, cx: &ReadContext<'_>, _: Nothing) -> Result<Count, Failure> {
+        let rows = cx.pg.query("tally", &Query::new("select n from public.t")).await?;
+        Ok(Count { count: rows.len() })
     }
 }
