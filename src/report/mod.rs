@@ -10,7 +10,6 @@ pub mod explain;
 pub mod fold;
 pub mod graph;
 pub mod plan;
-pub mod plan_diff;
 pub mod run;
 pub mod style;
 pub mod table;

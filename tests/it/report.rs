@@ -11,7 +11,7 @@ use lakeops::kernel::{
 use lakeops::plan::{Plan, PlanBody};
 use lakeops::report::graph::{Language, graph};
 use lakeops::report::run::Detail;
-use lakeops::report::{RunView, Style, approvals, audit, explain, plan, plan_diff, run, timeline};
+use lakeops::report::{RunView, Style, approvals, audit, explain, plan, run, timeline};
 use serde_json::{Value, json};
 
 const START: i64 = 1_763_800_000_000;
@@ -359,22 +359,6 @@ fn a_plan_is_shown_with_both_kinds_of_edges() {
       s_heal -> s_check;
     }
     "#);
-}
-
-#[test]
-fn a_diff_of_plans_names_what_moved() {
-    let before = the_plan();
-    let mut body = body();
-    body.params.insert("least".into(), json!(0.3));
-    body.steps.remove(3);
-    body.scripts.get_mut("sops/bloat.rhai").unwrap().sha256 = Digest::of_bytes(b"y");
-    let after = Plan::seal(body, Timestamp::from_millis(START)).unwrap();
-    let found = plan_diff::differences(&before, &after);
-    let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
-    assert!(paths.contains(&"params.least") && paths.contains(&"scripts.sops/bloat.rhai.sha256"));
-    assert!(paths.contains(&"steps.check.id") && !paths.iter().any(|path| path.contains(".text")));
-    assert!(plan_diff::text(Style::PLAIN, &before, &before).contains("equal"));
-    assert!(plan_diff::text(Style::PLAIN, &before, &after).contains("~ params.least: 0.2 -> 0.3"));
 }
 
 #[test]

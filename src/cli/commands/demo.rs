@@ -1,0 +1,54 @@
+//! `lakeops demo`
+
+use std::io::IsTerminal as _;
+
+use crate::cli::demo::{DemoOptions, Screen, play};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::session::{Session, Shell};
+
+/// See the whole story on a local PostgreSQL, in a minute
+///
+/// Starts a PostgreSQL of its own, makes a database sick, lets the shipped workflows find out what is
+/// wrong, kills its own worker in the middle, goes on where it was, stops for an approval, heals,
+/// and proves that it helped. At a terminal you are asked; elsewhere the demo decides by itself, for
+/// its own cluster only. Nothing is left running.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lakeops demo
+  lakeops demo --yes               without being asked
+  lakeops demo --output json       only the report, at the end")]
+pub(crate) struct Args {
+    /// Do not ask: the demo approves by itself, for its own cluster
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Plays the demo.
+pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(shell)?;
+    let program =
+        std::env::current_exe().map_err(|error| CliError::unreadable("lakeops", error))?;
+    let is_person = std::io::stdin().is_terminal() && shell.out.is_watched();
+    let options = DemoOptions {
+        state: session.config.state_dir(),
+        server: session.server_options(),
+        program,
+        unset: shell.environment.vars("LAKEOPS_").into_keys().collect(),
+        can_ask: is_person && !args.yes && !shell.prints_json(),
+        bar: shell.out.is_watched(),
+        clock: std::sync::Arc::clone(&shell.clock),
+        ids: std::sync::Arc::clone(&shell.ids),
+    };
+    let mut screen = if shell.prints_json() {
+        Screen::silent()
+    } else {
+        Screen::new(Box::new(std::io::stdout()), shell.out.data_style())
+    };
+    let report = Box::pin(play(&options, &mut screen)).await?;
+    if shell.prints_json() {
+        shell.out.data(&report, |_| String::new())?;
+    }
+    Ok(if report.ok { Exit::Done } else { Exit::Failed })
+}

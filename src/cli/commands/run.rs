@@ -1,0 +1,102 @@
+//! `lakeops run`
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::follow;
+use crate::cli::library::{self, Wanted};
+use crate::cli::session::Session;
+use crate::engine::StartOptions;
+use crate::plan::{Plan, file};
+
+/// Run a workflow or a plan
+///
+/// `lakeops run WORKFLOW` makes a plan and runs it; `lakeops run PLANFILE` runs exactly that plan, and
+/// refuses it when it was changed or when what it relies on has moved. Every step is kept in the journal:
+/// whatever happens to this process, `lakeops resume` goes on where it was. When a person has to
+/// approve something, the process ends with exit code 3 and holds nothing; `lakeops approve` goes on.
+/// Ctrl-C settles what has begun and parks the run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lakeops run health_check
+  lakeops run heal_bloat -p project=shop -p branch=production
+  lakeops run heal.json
+  lakeops run health_check --key hourly-2026-11-22T10    starting twice runs once
+  lakeops run health_check --database-url postgres://me@db/app --output json")]
+pub(crate) struct Args {
+    /// The workflow (its name or its file), or a plan's file
+    what: String,
+    /// A parameter
+    #[arg(short, long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// Where it works: project/branch or project/branch/database; `-` leaves a part out
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// Makes starting idempotent: with the same key the run is started once
+    #[arg(long)]
+    key: Option<String>,
+    /// Approve as the caller what the policy lets the caller approve; never high risk
+    #[arg(long)]
+    yes: bool,
+    /// Try the changes on a throw-away branch first (not there yet)
+    #[arg(long)]
+    rehearse: bool,
+    /// Only record the run; `lakeops resume` works on it
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Starts a run and works on it.
+pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
+    if args.rehearse {
+        return Err(CliError::NotYet {
+            what: "`--rehearse`",
+            help: "`lakeops plan WORKFLOW --preview` shows the changes without making them",
+        });
+    }
+    let plan = plan(session, &args)?;
+    start(session, &plan, Start { key: args.key, yes: args.yes, waits: !args.no_wait }).await
+}
+
+/// How a run begins.
+pub(crate) struct Start {
+    pub(crate) key: Option<String>,
+    pub(crate) yes: bool,
+    pub(crate) waits: bool,
+}
+
+/// Starts a run of a plan, works on it and prints it.
+pub(crate) async fn start(
+    session: &Session<'_>,
+    plan: &Plan,
+    start: Start,
+) -> Result<Exit, CliError> {
+    let engine = session.engine(&[&plan.body.connection]).await?;
+    let by = session.principal()?;
+    let options = StartOptions { key: start.key, by, yes: start.yes, forked_from: None };
+    let run = engine.start(plan, options).await?;
+    session.shell.out.note(&format!("run {run} of plan {}", plan.id.short()));
+    if start.waits {
+        follow::execute_and_print(session, &engine, &run).await
+    } else {
+        let view = session.view_of(&run).await?;
+        session.shell.out.data(&view, |_| format!("{run}\n"))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn plan(session: &Session<'_>, args: &Args) -> Result<Plan, CliError> {
+    let path = session.shell.path(&args.what);
+    let is_plan = path.is_file() && path.extension().is_some_and(|ending| ending == "json");
+    if !is_plan {
+        let target = library::target(args.target.as_deref())?;
+        return library::plan(session, &args.what, &Wanted { params: args.params.clone(), target });
+    }
+    if !args.params.is_empty() || args.target.is_some() {
+        return Err(CliError::usage_with(
+            "a plan has its parameters and its target already",
+            "make another plan: `lakeops plan WORKFLOW -p name=value`",
+        ));
+    }
+    Ok(file::load(&path)?)
+}

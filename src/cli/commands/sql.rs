@@ -1,0 +1,176 @@
+//! `lakeops sql`
+
+use serde_json::{Value, json};
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::library;
+use crate::cli::session::Session;
+use crate::kernel::{Bind, Query};
+use crate::postgres::PgReader;
+use crate::report::table::table;
+use crate::tools::sql_catalog;
+use crate::workflow::{Library, Sources as _};
+
+/// List, show and run reviewed SQL files
+///
+/// Every statement that lakeops reads with is such a file; your own lie in the folder `sql`. They run in
+/// a READ ONLY transaction with time limits.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  lakeops sql
+  lakeops sql show shared/horizon_holders
+  lakeops sql run shared/horizon_holders --output json"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List all files
+    List,
+    /// Show a file
+    Show {
+        /// The file, without `sql/` and the ending
+        name: String,
+    },
+    /// Run a file, read-only
+    Run {
+        /// The file, without `sql/` and the ending
+        name: String,
+        /// Values for $1, $2, …: JSON, or a text
+        values: Vec<String>,
+        /// Where: project/branch or project/branch/database; `-` leaves a part out
+        #[arg(long, value_name = "TARGET")]
+        target: Option<String>,
+    },
+}
+
+/// Lists, shows or runs.
+pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
+    let library = library::load(session);
+    match args.verb {
+        None | Some(Verb::List) => list(session, &library),
+        Some(Verb::Show { name }) => {
+            let text = find(&library, &name)?;
+            session.shell.out.data(&json!({ "name": name, "text": text }), |_| text.to_owned())?;
+            Ok(Exit::Done)
+        }
+        Some(Verb::Run { name, values, target }) => {
+            let text = find(&library, &name)?;
+            carry_out(session, (&name, text), &values, target.as_deref()).await
+        }
+    }
+}
+
+fn find<'a>(library: &'a Library, name: &str) -> Result<&'a str, CliError> {
+    library.sql(name).ok_or_else(|| {
+        let names = library.sql_names();
+        let nearest =
+            names.iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+        let help = match nearest {
+            Some((distance, near)) if distance <= name.len() / 2 => {
+                format!("did you mean `{near}`?")
+            }
+            _ => "`lakeops sql` lists them".to_owned(),
+        };
+        CliError::usage_with(format!("no SQL file is called `{name}`"), help)
+    })
+}
+
+fn list(session: &Session<'_>, library: &Library) -> Result<Exit, CliError> {
+    let files: Vec<(&str, String, bool)> = library
+        .sql_names()
+        .into_iter()
+        .filter_map(|name| {
+            let text = library.sql(name)?;
+            let is_ours = sql_catalog::find(name).is_some_and(|file| file.text == text);
+            let purpose = text.lines().find_map(|line| line.strip_prefix("-- purpose:"));
+            Some((name, purpose.unwrap_or_default().trim().to_owned(), is_ours))
+        })
+        .collect();
+    let json: Vec<Value> = files
+        .iter()
+        .map(|(name, purpose, is_ours)| {
+            json!({ "name": name, "purpose": purpose, "built_in": is_ours })
+        })
+        .collect();
+    session.shell.out.data(&json, |style| {
+        let rows = files.iter().map(|(name, purpose, is_ours)| {
+            let whose = if *is_ours { "lakeops" } else { "yours" };
+            vec![(*name).to_owned(), whose.to_owned(), purpose.clone()]
+        });
+        table(style, &["file", "whose", "purpose"], rows.collect(), "no files")
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn carry_out(
+    session: &Session<'_>,
+    (name, text): (&str, &str),
+    values: &[String],
+    target: Option<&str>,
+) -> Result<Exit, CliError> {
+    let target = library::target(target)?;
+    let endpoint = session.selected_endpoint().await?;
+    let endpoint = match &target.database {
+        Some(database) => endpoint.with_database(database),
+        None => endpoint,
+    };
+    let settings = session.config.settings_for(&target);
+    let reader = PgReader::new(endpoint, &settings.limits, "lakeops:sql");
+    let binds = values.iter().map(|value| bind(value)).collect();
+    let rows = reader.query(name, &Query::with_binds(text, binds)).await;
+    reader.close().await;
+    let rows = rows?;
+    session.shell.out.data(&rows, |style| {
+        let columns: Vec<&str> = rows
+            .first()
+            .and_then(Value::as_object)
+            .map(|row| row.keys().map(String::as_str).collect())
+            .unwrap_or_default();
+        let cells = rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect());
+        table(style, &columns, cells.collect(), "no rows")
+    })?;
+    Ok(Exit::Done)
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A value for a placeholder, of the type that its JSON form has.
+fn bind(text: &str) -> Bind {
+    match serde_json::from_str(text) {
+        Ok(Value::Number(number)) => match number.as_i64() {
+            Some(whole) => Bind::Int(whole),
+            None => Bind::Float(number.as_f64().unwrap_or_default()),
+        },
+        Ok(Value::Bool(flag)) => Bind::Bool(flag),
+        Ok(Value::Null) => Bind::Null,
+        Ok(Value::String(text)) => Bind::Text(text),
+        Ok(Value::Array(items)) => array(items),
+        Ok(object @ Value::Object(_)) => Bind::Json(object),
+        Err(_) => Bind::Text(text.to_owned()),
+    }
+}
+
+fn array(items: Vec<Value>) -> Bind {
+    let numbers: Option<Vec<i64>> = items.iter().map(Value::as_i64).collect();
+    let texts: Option<Vec<String>> =
+        items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+    match (numbers, texts) {
+        (Some(numbers), _) if !numbers.is_empty() => Bind::IntArray(numbers),
+        (_, Some(texts)) => Bind::TextArray(texts),
+        _ => Bind::Json(Value::Array(items)),
+    }
+}

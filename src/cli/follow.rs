@@ -1,0 +1,86 @@
+//! Working on a run in the foreground: progress for whoever watches, Ctrl-C parks it.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::output::Output;
+use super::session::Session;
+use crate::engine::Engine;
+use crate::engine::parts::Observer;
+use crate::journal::event::Event;
+use crate::journal::{Entry, Outcome};
+use crate::kernel::{RunId, Timestamp};
+use crate::report::run::{self, Detail};
+use crate::report::style::{Style, Tone};
+use crate::report::timeline;
+
+/// Works on a run until it is over, waits for somebody, or is interrupted.
+pub async fn execute(
+    session: &Session<'_>,
+    engine: &Engine,
+    run: &RunId,
+) -> Result<(Outcome, bool), CliError> {
+    let interrupt = CancellationToken::new();
+    let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
+    let observer: Arc<dyn Observer> = Arc::new(Watcher { out: session.shell.out.clone() });
+    let outcome = engine.execute(run, interrupt.clone(), observer).await;
+    listener.abort();
+    Ok((outcome?, interrupt.is_cancelled()))
+}
+
+/// Works on a run and prints how it stands afterwards.
+pub async fn execute_and_print(
+    session: &Session<'_>,
+    engine: &Engine,
+    run: &RunId,
+) -> Result<Exit, CliError> {
+    let (outcome, was_interrupted) = execute(session, engine, run).await?;
+    let view = session.view_of(run).await?;
+    session.shell.out.data(&view, |style| run::run(style, &view, Detail::Changes))?;
+    let is_parked = was_interrupted && !outcome.is_final();
+    Ok(if is_parked { Exit::Interrupted } else { Exit::of_outcome(outcome) })
+}
+
+async fn listen(interrupt: CancellationToken, out: Output) {
+    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let told = async {
+        match terminate {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = told => {}
+    }
+    out.note("interrupted: what has begun is settled, then the run is parked");
+    interrupt.cancel();
+}
+
+/// Prints what happens while it happens, for whoever watches.
+struct Watcher {
+    out: Output,
+}
+
+impl Observer for Watcher {
+    fn event(&self, run: &RunId, at: Timestamp, event: &Event) {
+        if !self.out.is_watched() {
+            return;
+        }
+        let entry =
+            Entry { position: 0, stream: run.to_string(), seq: 0, at, event: event.clone() };
+        self.out.note(&timeline::line(self.out.message_style(), &entry));
+    }
+
+    fn progress(&self, step: &str, text: &str) {
+        if self.out.is_watched() {
+            let style: Style = self.out.message_style();
+            self.out.note(&style.paint(Tone::Faint, &format!("{:>12} {step:<24} {text}", "")));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Logs: on stderr, as text or JSON, with secrets masked.
+
+use std::io::{IsTerminal as _, Write};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::error::CliError;
+use crate::config::Environment;
+use crate::kernel::Redactor;
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one object per line
+    Json,
+}
+
+/// Starts logging. `LAKEOPS_LOG` (`debug`, `lakeops::engine=trace`, …) is stronger than the flags.
+pub fn start(
+    environment: &dyn Environment,
+    format: LogFormat,
+    (verbose, is_quiet): (u8, bool),
+    redactor: &Redactor,
+) -> Result<(), CliError> {
+    let level = match (is_quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "lakeops=info,warn",
+        (false, 2) => "lakeops=debug,info",
+        (false, _) => "trace",
+    };
+    let wanted = environment.var("LAKEOPS_LOG");
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(level))
+        .map_err(|error| CliError::usage(format!("`LAKEOPS_LOG` is no filter of logs: {error}")))?;
+    let is_plain = environment.var("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(!is_plain)
+        .with_writer(Masked(redactor.clone()));
+    // A second start (in tests) leaves the first one in place.
+    let _started = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    Ok(())
+}
+
+/// stderr without secrets.
+#[derive(Clone, Debug)]
+struct Masked(Redactor);
+
+impl<'a> MakeWriter<'a> for Masked {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Masked {
+    /// One call is one whole event.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = self.0.mask(&String::from_utf8_lossy(bytes));
+        std::io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().lock().flush()
+    }
+}
