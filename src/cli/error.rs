@@ -135,7 +135,7 @@ impl CliError {
                 help.clone()
             }
             Self::Local(error) => error.help(),
-            Self::Demo(error) => error.help().map(str::to_owned),
+            Self::Demo(error) => error.help(),
             Self::PlanFile(error) => Some(error.help().to_owned()),
             Self::Query(error) => error.help(),
             Self::Tool(failure) => failure.help.clone(),

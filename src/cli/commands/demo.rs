@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use crate::cli::demo::{DemoOptions, Screen, play};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::progress::Bar;
 use crate::cli::session::{Session, Shell};
 
 /// See the whole story on a local PostgreSQL, in a minute
@@ -37,7 +38,7 @@ pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
         program,
         unset: shell.environment.vars("LAKEOPS_").into_keys().collect(),
         can_ask: is_person && !args.yes && !shell.prints_json(),
-        bar: shell.out.is_watched(),
+        current_dir: shell.environment.current_dir(),
         clock: std::sync::Arc::clone(&shell.clock),
         ids: std::sync::Arc::clone(&shell.ids),
     };
@@ -46,7 +47,7 @@ pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     } else {
         Screen::new(Box::new(std::io::stdout()), shell.out.data_style())
     };
-    let report = Box::pin(play(&options, &mut screen)).await?;
+    let report = Box::pin(play(&options, Box::new(Bar::new(&shell.out)), &mut screen)).await?;
     if shell.prints_json() {
         shell.out.data(&report, |_| String::new())?;
     }
