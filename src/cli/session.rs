@@ -267,7 +267,7 @@ impl<'a> Session<'a> {
         let mut parts = self.parts(connections).await?;
         parts.journal = self.journal()?;
         parts.ownership = Arc::new(RunLocks::new(self.config.state_dir()));
-        Ok(Engine::new(parts))
+        Ok(Engine::new(parts).masking(self.shell.out.redactor().clone()))
     }
 
     /// An engine that only records decisions: it reaches no database.
@@ -277,7 +277,8 @@ impl<'a> Session<'a> {
 
     /// An engine whose journal is forgotten: for previews.
     pub async fn rehearsal(&self, connections: &[&str]) -> Result<Engine, CliError> {
-        Ok(Engine::new(self.parts(connections).await?))
+        let redactor = self.shell.out.redactor().clone();
+        Ok(Engine::new(self.parts(connections).await?).masking(redactor))
     }
 
     async fn parts(&self, connections: &[&str]) -> Result<Parts, CliError> {
