@@ -10,6 +10,7 @@ use super::apply::{is_set_up, setup_changes};
 use super::looking::journal_failure;
 use super::programs::Programs;
 use super::recorder::Gone;
+use super::retry::retry_at;
 use super::state::Work;
 use super::task::{Looked, Task, unknown_tool};
 use super::{carrying, window};
@@ -75,9 +76,7 @@ impl Task {
         let mut server = work.server.clone();
         let mut listed = impossible;
         if let Some(call) = &self.step.compensate {
-            let reader = self.reader();
-            let proposed = self.proposal(&reader, &call.tool, self.arguments.clone()).await;
-            reader.close().await;
+            let Some(proposed) = self.propose_replacement(&call.tool).await else { return Ok(()) };
             match proposed {
                 Ok((replacement, on)) => {
                     set = replacement;
@@ -95,6 +94,27 @@ impl Task {
         let step = self.key.clone();
         let event = Event::CompensationProposed { step, set, impossible: listed, server };
         self.record(vec![event], Durability::Buffered).await
+    }
+
+    /// Asks the tool that undoes, again while its failures are of a kind that is retried; `None` when it
+    /// was told to stop.
+    async fn propose_replacement(&self, tool: &str) -> Option<Result<(ChangeSet, Value), Failure>> {
+        let mut tries = 1;
+        loop {
+            let reader = self.reader();
+            let proposed = self.proposal(&reader, tool, self.arguments.clone()).await;
+            reader.close().await;
+            let Err(failure) = proposed else { return Some(proposed) };
+            let now = (self.parts.clock.now(), self.parts.ids.draw());
+            let Some(again) = retry_at(&self.step.retry, tries, &failure, now) else {
+                return Some(Err(failure));
+            };
+            tries += 1;
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = self.parts.clock.sleep_until(again) => {}
+            }
+        }
     }
 
     async fn proposal(

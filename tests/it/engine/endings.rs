@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use lakeops::journal::Outcome;
-use lakeops::journal::event::{Compensation, Decision};
-use lakeops::kernel::Span;
+use lakeops::journal::event::{Compensation, Decision, Event};
+use lakeops::journal::store::Durability;
+use lakeops::journal::{Append, Expect, Outcome, Stream};
+use lakeops::kernel::{RunId, Span};
 use lakeops::plan::document::{Action, ApprovalMode, OnVerifyFail, RunIf, ToolCall, Verify, Wait};
 use lakeops::plan::{Plan, PlannedStep};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::kit::{Kit, embed, me, plan, plan_with, sql, step, tool};
 use super::props;
@@ -226,6 +227,28 @@ async fn a_tool_of_the_authors_choice_undoes() {
 }
 
 #[tokio::test]
+async fn an_undoing_that_cannot_be_proposed_is_tried_again_and_then_loud() {
+    let mut kit = kit("compensate_late").await;
+    let mut change = step("change", &[], insert(1));
+    change.compensate = Some(ToolCall { tool: "sweep".to_owned(), with: json!({}) });
+    change.retry.max_attempts = 3;
+    change.retry.on.push(lakeops::kernel::RetryClass::Permanent);
+    kit.parts.catalog = props::catalog();
+    let steps = vec![change, step("check", &["change"], failing_verify())];
+    let run = kit.start(&plan(steps)).await;
+    // What the tool looks at is not there.
+    assert_eq!(kit.execute(&run).await, Outcome::Stuck);
+    assert!(kit.messages.0.lock().unwrap().iter().any(|title| title.contains("is stuck")));
+    let (_, why) = kit.state(&run).await.stuck.unwrap();
+    assert!(why.contains("cannot be proposed"), "{why}");
+    let tables = ["create table public.todo (n bigint)", "create table public.done (n bigint)"];
+    execute(&kit.endpoint(), &tables).await;
+    kit.engine().unstick(&run, (&me(), "made them")).await.unwrap();
+    assert_eq!(kit.execute(&run).await, Outcome::Failed);
+    assert_eq!(kit.finished(&run).await, Some((Outcome::Failed, Compensation::Complete)));
+}
+
+#[tokio::test]
 async fn a_run_out_of_time_drops_what_it_reads() {
     let kit = kit("out_of_time").await;
     let slow = Action::Sql { sql: "slow".to_owned(), with: Vec::new() };
@@ -322,31 +345,41 @@ async fn a_workflow_that_always_runs_does_all_of_it() {
     assert_eq!(outcome, Outcome::Failed);
     assert_eq!(kit.ended(&run, "clean").await.0, "succeeded");
     assert_eq!(rows(&kit).await, "1,2");
-    let retried = kit.state(&run).await;
-    assert_eq!(retried.outputs, Value::Null);
+}
+
+/// Processes claim the run and die, one after the other, as often as is allowed.
+async fn claim_in_vain(kit: &Kit, run: &RunId) {
+    for _ in 0..10 {
+        let append = Append {
+            stream: Stream::Run(run.clone()),
+            expect: Expect::Last(kit.state(run).await.last_seq),
+            events: vec![Event::RunClaimed { by: me(), pid: 1 }],
+        };
+        kit.journal.append(vec![append], Durability::Synced).await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn a_run_that_makes_no_progress_is_stuck_until_a_person_acts() {
     let kit = kit("barren").await;
     let run = kit.start(&plan(vec![step("a", &[], insert(1))])).await;
-    let stream = lakeops::journal::Stream::Run(run.clone());
-    for _ in 0..10 {
-        // A process that claims the run and dies.
-        let last = kit.state(&run).await.last_seq;
-        let claim = lakeops::journal::event::Event::RunClaimed { by: me(), pid: 1 };
-        let append = lakeops::journal::store::Append {
-            stream: stream.clone(),
-            expect: lakeops::journal::store::Expect::Last(last),
-            events: vec![claim],
-        };
-        let synced = lakeops::journal::store::Durability::Synced;
-        kit.journal.append(vec![append], synced).await.unwrap();
-    }
+    claim_in_vain(&kit, &run).await;
     assert_eq!(kit.execute(&run).await, Outcome::Stuck);
     assert!(kit.messages.0.lock().unwrap().iter().any(|title| title.contains("is stuck")));
     assert_eq!(kit.execute(&run).await, Outcome::Stuck);
     kit.engine().unstick(&run, (&me(), "looked")).await.unwrap();
     assert_eq!(kit.execute(&run).await, Outcome::Succeeded);
     assert_eq!(rows(&kit).await, "1");
+}
+
+#[tokio::test]
+async fn a_stuck_run_can_be_cancelled() {
+    let kit = kit("cancel_stuck").await;
+    let run = kit.start(&with_always(vec![step("a", &[], insert(1))])).await;
+    claim_in_vain(&kit, &run).await;
+    assert_eq!(kit.execute(&run).await, Outcome::Stuck);
+    kit.cancel(&run, false).await;
+    assert_eq!(kit.execute(&run).await, Outcome::Cancelled);
+    assert_eq!(rows(&kit).await, "");
+    assert_eq!(kit.count(&run, "event_published").await, 1);
 }
