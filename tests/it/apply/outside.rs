@@ -62,8 +62,9 @@ async fn a_half_built_index_is_removed_and_only_ours() {
 #[tokio::test]
 async fn a_build_that_fails_leaves_nothing() {
     let world = World::outside("tidy", BUILD_UNIQUE, Recovery::Probe).await;
-    assert_eq!(world.refused().await.code, "postgres::constraint_violated");
-    assert_eq!(state_of(&world, "i").await, "absent");
+    let refused = world.refused().await;
+    assert_eq!(refused.code, "postgres::constraint_violated");
+    assert_eq!(state_of(&world, "i").await, "absent", "{refused}");
 }
 
 #[tokio::test]
