@@ -216,9 +216,9 @@ async fn decide(
         Decider::Person => ("reject", "rejected in the demo", false),
         Decider::Demo => {
             teller.screen.say(
-                "There is no terminal: the demo approves as itself, for its own database only.",
+                "Nobody is asked here: the demo approves as itself, for its own database only.",
             );
-            ("approve", "no terminal to ask; the demo's own throw-away database", true)
+            ("approve", "nobody was asked; the demo's own throw-away database", true)
         }
     };
     // Whatever waits now, only what was shown is decided about.
