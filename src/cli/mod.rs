@@ -1,7 +1,7 @@
 //! The command line: one file per verb, mirroring what a person types.
 //!
 //! Nothing here decides: verbs gather what the engine needs, call it, and print a report. stdout is data,
-//! stderr is everything else. Start with [`args::Cli`], then a file of `commands`.
+//! stderr is everything else. Start with `args::Cli`, then a file of `commands`.
 
 pub mod args;
 pub mod bench;
