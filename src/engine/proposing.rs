@@ -91,9 +91,25 @@ impl Task {
                 }
             }
         }
+        // What the changes' own inverses do was approved with them; a replacement was not.
+        let replaced = self.step.compensate.is_some() && !set.is_empty();
+        let asks = replaced && set.risk() >= self.settings.approvals.ask_from;
+        let statements: Vec<String> =
+            set.changes.iter().map(|change| change.operation.to_string()).collect();
+        let why = format!(
+            "the undoing of `{}` is of {} risk and needs a person's consent: {}",
+            self.key,
+            set.risk(),
+            statements.join("; ")
+        );
         let step = self.key.clone();
-        let event = Event::CompensationProposed { step, set, impossible: listed, server };
-        self.record(vec![event], Durability::Buffered).await
+        let mut events =
+            vec![Event::CompensationProposed { step, set, impossible: listed, server }];
+        if asks {
+            events.extend(carrying::stuck(&self.run, Some(&self.key), why));
+        }
+        let durability = if asks { Durability::Synced } else { Durability::Buffered };
+        self.record(events, durability).await
     }
 
     /// Asks the tool that undoes, again while its failures are of a kind that is retried; `None` when it
