@@ -3,7 +3,6 @@
 use super::figures::{Report, size};
 use super::screen::Screen;
 use crate::report::style::{Tone, count, length};
-use crate::report::table::table;
 
 pub(super) fn tell(screen: &mut Screen, report: &Report) {
     screen.act(4, "What came of it");
@@ -55,9 +54,8 @@ fn sessions(screen: &mut Screen, report: &Report) {
             waiting.map_or_else(|| "-".to_owned(), |waiting| waiting.to_string()),
         ]
     });
-    let headings = ["payments", "per second", "median", "slowest", "waiting sessions"];
-    let text = table(screen.style, &headings, rows.to_vec(), "nothing was measured");
-    screen.block(&text, 3);
+    let headings = ["payments", "per second", "median", "slowest", "waiting"];
+    screen.table(&headings, rows.to_vec(), "nothing was measured");
     screen.line("");
 }
 
@@ -77,9 +75,8 @@ fn tables(screen: &mut Screen, report: &Report) {
             table.dead_after.to_string(),
         ]
     });
-    let headings = ["table", "was", "size before", "after", "dead rows before", "after"];
-    let text = table(screen.style, &headings, rows.collect(), "no table was touched");
-    screen.block(&text, 3);
+    let headings = ["table", "was", "size", "then", "dead rows", "then"];
+    screen.table(&headings, rows.collect(), "no table was touched");
     screen.line("");
 }
 
@@ -89,8 +86,8 @@ fn timeline(screen: &mut Screen, report: &Report) {
     for moment in &report.timeline {
         let time = moment.at.to_datetime().format("%H:%M:%S%.3f").to_string();
         let step = moment.step.as_deref().unwrap_or(&moment.workflow);
-        let what = style.fit(&moment.what, 50);
-        screen.say(&format!("{} {step:<28} {what}", style.paint(Tone::Faint, &time)));
+        let what = style.fit(&moment.what, 44);
+        screen.say(&format!("{} {step:<26} {what}", style.paint(Tone::Faint, &time)));
     }
     screen.line("");
 }

@@ -4,6 +4,10 @@ use std::io::Write;
 
 use crate::report::Style;
 use crate::report::style::Tone;
+use crate::report::table::table;
+
+/// How far the story stands to the right of its headings.
+const INDENT: usize = 3;
 
 /// Where the story is told.
 pub struct Screen {
@@ -39,7 +43,7 @@ impl Screen {
 
     /// Something that the story says.
     pub(super) fn say(&mut self, text: &str) {
-        self.block(text, 3);
+        self.block(text, INDENT);
     }
 
     /// Lines, moved to the right.
@@ -55,6 +59,13 @@ impl Screen {
         for line in text.lines() {
             self.line(&format!("   {}", style.paint(Tone::Faint, line)));
         }
+    }
+
+    /// A table.
+    pub(super) fn table(&mut self, headings: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
+        let width = self.style.width.saturating_sub(INDENT);
+        let style = Style { width, ..self.style };
+        self.block(&table(style, headings, rows, nothing), INDENT);
     }
 
     /// A command line that is being run.

@@ -15,7 +15,6 @@ use crate::kernel::Settlement;
 use crate::report::RunView;
 use crate::report::approvals;
 use crate::report::style::Tone;
-use crate::report::table::table;
 
 pub(super) const WORKFLOW: &str = "heal_bloat";
 /// From how much empty space on the demo's workflow asks for a rewrite.
@@ -97,8 +96,7 @@ fn tables(teller: &mut Teller<'_>, figures: &[TableFigures]) {
         ]
     });
     let headings = ["table", "size", "live rows", "dead rows", "vacuums"];
-    let text = table(teller.screen.style, &headings, rows.collect(), "no tables");
-    teller.screen.block(&text, 3);
+    teller.screen.table(&headings, rows.collect(), "no tables");
     teller.screen.line("");
 }
 
@@ -153,8 +151,7 @@ fn survey(teller: &mut Teller<'_>, view: &RunView, boundary: Option<&str>) {
             vec![step.key.clone(), state.to_owned(), dead, took]
         })
         .collect();
-    let text = table(style, &["step", "change", "dead rows", "took"], rows, "nothing was begun");
-    teller.screen.block(&text, 3);
+    teller.screen.table(&["step", "change", "dead rows", "took"], rows, "nothing was begun");
     teller.screen.line("");
 }
 
