@@ -20,6 +20,13 @@ impl Executor {
             Action::Approval(gate) => Some(gate.clone()),
             _ => None,
         };
+        if gate.as_ref().is_some_and(|gate| gate.rehearsed_within.is_some()) {
+            let text = "`rehearsed_within` asks for a rehearsal, and rehearsals are not there yet";
+            let failure = Failure::permanent("engine::not_there_yet", text)
+                .with_help("leave `rehearsed_within` out; `plan --preview` shows the changes");
+            self.record(vec![self.failed(id, failure)], Buffered).await?;
+            return Ok(true);
+        }
         let request = match self.approval_request(id, covers, gate.as_ref()) {
             Ok(request) => request,
             Err(failure) => {
