@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
-    approvals, approve, audit, bench, cancel, completions, config, demo, doctor, explain, freeze,
-    init, logs, plan, reject, resume, run, runs, schema, settle, show, sop, sql, thaw, tools,
-    validate, watch,
+    approvals, approve, audit, bench, cancel, completions, config, demo, doctor, explain, fork,
+    freeze, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop, sql, thaw,
+    tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -81,61 +81,45 @@ pub struct Global {
     pub quiet: bool,
 }
 
-/// The verbs, in the order in which a newcomer needs them.
+/// The verbs, in the order in which a newcomer needs them. What each is for stands at its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// See the whole story on a local PostgreSQL, in a minute
     Demo(demo::Args),
-    /// Write a configuration, a workflow and an SOP to start from
     Init(init::Args),
-    /// Find out what is missing, and how to get it
     Doctor(doctor::Args),
-    /// Show the configuration, and where each value comes from
     Config(config::Args),
-    /// Check workflow files: all mistakes of all files at once
     Validate(validate::Args),
-    /// Write the JSON Schema of workflow files, for editors
     Schema(schema::Args),
-    /// Make a plan: what would run, in which order, with which texts
     Plan(plan::Args),
-    /// Run a workflow or a plan
     Run(run::Args),
-    /// Go on with a run that waits or was interrupted
     Resume(resume::Args),
-    /// End a run: nothing new starts, what has begun is settled
     Cancel(cancel::Args),
-    /// Say what became of a change in doubt, or that a stuck run was taken care of
     Settle(settle::Args),
-    /// List what waits for a decision, or show one with every statement
+    Fork(fork::Args),
     Approvals(approvals::Args),
-    /// Approve exactly the changes that were shown
     Approve(approve::Args),
-    /// Reject the changes that were shown
     Reject(reject::Args),
-    /// List runs, the newest first
     Runs(runs::Args),
-    /// Show a run: its steps, changes and outputs
     Show(show::Args),
-    /// Print what happened in a run, line by line
     Logs(logs::Args),
-    /// Look on while a run works
     Watch(watch::Args),
-    /// Explain why a step ran, or did not: each rule with the values it saw
     Explain(explain::Args),
-    /// Show who did what, when and why; verify and export the journal
     Audit(audit::Args),
-    /// List, show and run tools
     Tools(tools::Args),
-    /// List, show and run reviewed SQL files
     Sql(sql::Args),
-    /// Check, test, evaluate and explain SOPs
     Sop(sop::Args),
-    /// Stop all changes, everywhere or on one target
     Freeze(freeze::Args),
-    /// Allow changes again
     Thaw(thaw::Args),
-    /// Measure how fast the engine is here, beside what the disk can do
     Bench(bench::Args),
-    /// Write completions for a shell
     Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
 }

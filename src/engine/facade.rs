@@ -11,7 +11,7 @@ use super::ownership::Alone;
 use super::parts::{Guard, Observer, OwnedElsewhere, Parts};
 use super::precondition;
 use super::programs::Programs;
-use super::state::{ChangeState, IllegalTransition, Phase, RunState};
+use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
 use crate::journal::store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
 use crate::kernel::{Digest, Direction, Failure, Redactor, RunId};
@@ -403,47 +403,6 @@ impl Engine {
             Ok((event, approval.step.clone()))
         })
         .await
-    }
-
-    /// Starts a run of the same plan in which every step that does not follow from `from` is taken over
-    /// from another run, with its output.
-    pub async fn fork(
-        &self,
-        run: &RunId,
-        from: &str,
-        options: StartOptions,
-    ) -> Result<RunId, EngineError> {
-        let refuse = |why: String| EngineError::Refused { run: run.clone(), why, help: None };
-        let old = self.load(run).await?;
-        let graph = Arc::clone(&old.state.graph);
-        let Some(from) = graph.scope(super::graph::MAIN).index_of(from) else {
-            return Err(refuse(format!("its workflow has no step `{from}`")));
-        };
-        let again = super::graph::dependents(graph.scope(super::graph::MAIN), from);
-        let mut events = Vec::new();
-        for (index, &node) in old.state.instances[super::graph::MAIN].nodes.iter().enumerate() {
-            let node = &old.state.nodes[node];
-            if again.contains(&index) {
-                continue;
-            }
-            let step = node.key.clone();
-            events.push(match &node.phase {
-                Phase::Succeeded => Event::StepSucceeded {
-                    step,
-                    output: Value::clone(&node.output),
-                    history: Vec::new(),
-                    seen: Vec::new(),
-                },
-                Phase::Skipped(reason) => Event::StepSkipped { step, reason: reason.clone() },
-                _ => return Err(refuse(format!("step `{step}` did not succeed in it"))),
-            });
-        }
-        let forked_from = Some(run.clone());
-        let fork = self.start(&old.plan, StartOptions { forked_from, ..options }).await?;
-        let stream = Stream::Run(fork.clone());
-        let taken_over = Append { stream, expect: Expect::Last(1), events };
-        self.parts.journal.append(vec![taken_over], Durability::Synced).await?;
-        Ok(fork)
     }
 
     /// Asks a run to end; with `compensate`, after undoing what it did.

@@ -12,6 +12,7 @@ pub mod decide;
 mod environment;
 mod executor;
 mod facade;
+mod fork;
 pub mod graph;
 pub mod kill;
 mod locking;

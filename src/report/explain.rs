@@ -101,7 +101,22 @@ fn policy(text: &mut String, style: Style, policy: &Value) {
     };
     let _ = writeln!(text, "{}", style.paint(Tone::Strong, "the change policy said"));
     for answer in answers {
-        let _ = writeln!(text, "  {}", compact(answer));
+        let Some(verdict) = answer["verdict"].as_str() else {
+            let _ = writeln!(text, "  {}", compact(answer));
+            continue;
+        };
+        let _ = writeln!(text, "  change {}: {verdict}", answer["change"]);
+        for rule in answer["rules"].as_array().into_iter().flatten() {
+            let field = |name: &str| rule[name].as_str().unwrap_or_default();
+            let holds = rule["verdict"] == true;
+            let line = format!("    {} is {holds}: {}", field("rule"), field("why"));
+            let tone = if holds { Tone::Warn } else { Tone::Faint };
+            let _ = writeln!(text, "{}", style.paint(tone, &line));
+            for seen in rule["seen"].as_array().into_iter().flatten() {
+                let name = seen["name"].as_str().unwrap_or_default();
+                let _ = writeln!(text, "      {name} = {}", seen["value"]);
+            }
+        }
     }
 }
 

@@ -68,6 +68,9 @@ fn heading(style: Style, view: &RunView) -> String {
         view.plan_id.short(),
         clock(view.created_at)
     );
+    if let Some(other) = &view.forked_from {
+        let _ = write!(facts, " · forked from {other}");
+    }
     if view.claims > 1 {
         let _ = write!(facts, " · resumed {}", count(view.claims as usize - 1, "time"));
     }
@@ -226,7 +229,9 @@ fn ending(style: Style, view: &RunView) -> String {
     if let Some(failure) = &view.failure {
         lines.push(style.paint(Tone::Bad, &format!("failed: {}", failure.message)));
     }
-    if let Some(reason) = view.reason.as_ref().filter(|_| view.outcome != Outcome::Succeeded) {
+    let is_said = view.outcome == Outcome::Succeeded
+        || (view.outcome == Outcome::WaitingApproval && !view.waiting_for.is_empty());
+    if let Some(reason) = view.reason.as_ref().filter(|_| !is_said) {
         lines.push(reason.clone());
     }
     match view.compensation {
@@ -275,6 +280,12 @@ fn next(view: &RunView) -> Vec<String> {
     }
 }
 
+/// The parts of a stored target that say something.
+fn said(target: &str) -> String {
+    let parts: Vec<&str> = target.split('/').filter(|part| *part != "-").collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join("/") }
+}
+
 /// A list of runs.
 pub fn runs(style: Style, runs: &[RunSummary], now: Timestamp) -> String {
     let rows = runs.iter().map(|run| {
@@ -282,7 +293,7 @@ pub fn runs(style: Style, runs: &[RunSummary], now: Timestamp) -> String {
         vec![
             run.run_id.to_string(),
             run.workflow.clone(),
-            run.target.clone(),
+            said(&run.target),
             format!("{mark} {}", run.outcome.as_str()),
             format!("{} ago", length(now.since(run.created_at))),
             length(run.updated_at.since(run.created_at)),

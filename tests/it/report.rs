@@ -88,7 +88,10 @@ fn proposed(step: &str, table: &str) -> Event {
         step: step.into(),
         arguments: json!({"table": table}),
         set: set(table),
-        policy: json!([{"change": 0, "decision": "ask", "rule": "bytes_rewritten over the cap"}]),
+        policy: json!([{"change": 0, "verdict": "ask", "reasons": ["over the cap"], "rules": [
+            {"rule": "over the cap", "verdict": true, "why": "8 of 4 bytes",
+             "seen": [{"name": "change.cost.bytes_rewritten", "value": 8}]},
+        ]}]),
         ask: vec!["risk high".into()],
         server: Value::Null,
     }

@@ -21,6 +21,13 @@ Examples:
   lakeops approve 3f9a heal --reason \"low traffic until noon\"
   lakeops approve 3f9a --reason \"as discussed\" --no-resume")]
 pub(crate) struct Args {
+    #[command(flatten)]
+    ruling: Ruling,
+}
+
+/// What is decided on, and why: the same for both verbs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ruling {
     /// The run; the beginning of its id is enough
     run: String,
     /// The step that waits; not needed when only one does
@@ -28,7 +35,7 @@ pub(crate) struct Args {
     /// Why; kept in the audit
     #[arg(long)]
     reason: String,
-    /// Approve only when the digest begins so: for scripts that looked before
+    /// Decide only when the digest begins so: for scripts that looked before
     #[arg(long, value_name = "DIGEST")]
     digest: Option<String>,
     /// Only record the decision
@@ -38,13 +45,13 @@ pub(crate) struct Args {
 
 /// Records the approval and goes on.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
-    decide(session, args, Decision::Approved).await
+    decide(session, args.ruling, Decision::Approved).await
 }
 
 /// Records a decision and goes on.
 pub(crate) async fn decide(
     session: &Session<'_>,
-    args: Args,
+    args: Ruling,
     decision: Decision,
 ) -> Result<Exit, CliError> {
     let run = session.find_run(&args.run).await?;

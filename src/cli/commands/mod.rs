@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod fork;
 pub(crate) mod freeze;
 pub(crate) mod init;
 pub(crate) mod logs;
@@ -31,10 +32,18 @@ pub(crate) mod watch;
 use super::args::Command;
 use super::error::CliError;
 use super::exit::Exit;
+use super::output::Format;
 use super::session::{Session, Shell};
 
 /// Carries a verb out.
 pub(super) async fn run(command: Command, shell: &Shell) -> Result<Exit, CliError> {
+    let is_table = matches!(command, Command::Audit(_));
+    if shell.out.format() == Format::Csv && !is_table {
+        return Err(CliError::usage_with(
+            "only `audit` prints CSV",
+            "use `--output text` or `--output json`",
+        ));
+    }
     match command {
         Command::Completions(args) => completions::run(shell, &args),
         Command::Init(args) => init::run(shell, &args),
@@ -60,6 +69,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Run(args) => run::run(session, args).await,
         Command::Resume(args) => resume::run(session, args).await,
         Command::Cancel(args) => cancel::run(session, args).await,
+        Command::Fork(args) => fork::run(session, args).await,
         Command::Settle(args) => settle::run(session, args).await,
         Command::Approvals(args) => approvals::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,

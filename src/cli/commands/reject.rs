@@ -16,10 +16,10 @@ Examples:
   lakeops reject 3f9a heal --reason \"not during the sale\"")]
 pub(crate) struct Args {
     #[command(flatten)]
-    decision: approve::Args,
+    ruling: approve::Ruling,
 }
 
 /// Records the rejection and goes on.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
-    approve::decide(session, args.decision, Decision::Rejected).await
+    approve::decide(session, args.ruling, Decision::Rejected).await
 }

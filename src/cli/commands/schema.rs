@@ -11,9 +11,7 @@ use crate::tools::Catalog;
 /// Write the JSON Schema of workflow files, for editors
 ///
 /// With it an editor completes keys and tools, shows what each argument means, and marks mistakes. A
-/// workflow names it in its first line:
-///
-///   # yaml-language-server: $schema=.schema/workflow.json
+/// workflow names it in its first line: `# yaml-language-server: $schema=.schema/workflow.json`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
