@@ -106,7 +106,7 @@ impl World {
         let mut world = Self::new(Some(endpoint), Operation::sql_outside_transaction(text));
         world.change.recovery = recovery;
         // A busy machine is no reason to give up behind one's own last statement.
-        world.settings.limits.lock_timeout = lakeops::kernel::Span(Duration::from_secs(60));
+        world.settings.limits.lock_timeout = lakeops::kernel::Span(Duration::from_mins(1));
         world
     }
 
