@@ -268,7 +268,7 @@ impl Task {
         {
             let Event::Override { what, by, reason, expires } = entry.event else { continue };
             let Some((verb, of)) = what.split_once(' ') else { continue };
-            if of != "*" && of != target {
+            if !covers(of, &target) {
                 continue;
             }
             let over = expires.is_some_and(|span| entry.at.plus(span.0) <= now);
@@ -324,5 +324,28 @@ fn extend_new(known: &mut Vec<String>, more: impl Iterator<Item = String>) {
         if !known.contains(&reason) {
             known.push(reason);
         }
+    }
+}
+
+/// Whether an override of `of` is meant for `target`: a part that is not said (`-`) means all of them,
+/// so that a frozen branch has no database that can still be changed.
+fn covers(of: &str, target: &str) -> bool {
+    let parts = |text: &str| -> Vec<String> { text.splitn(3, '/').map(str::to_owned).collect() };
+    of == "*" || parts(of).iter().zip(parts(target)).all(|(of, part)| of == "-" || *of == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn a_frozen_branch_freezes_its_databases() {
+        for of in ["*", "shop/production/-", "shop/-/-", "shop/production/app"] {
+            assert!(covers(of, "shop/production/app"), "{of}");
+        }
+        for of in ["shop/staging/-", "bakery/-/-", "shop/production/other"] {
+            assert!(!covers(of, "shop/production/app"), "{of}");
+        }
+        assert!(!covers("shop/production/app", "shop/production/-"));
     }
 }

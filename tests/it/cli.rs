@@ -389,6 +389,11 @@ async fn rejected_cancelled_and_frozen_runs_end_as_the_codes_say() {
     let said = project.run(&["run", "ask", "--output", "json"]).ends(1);
     assert!(said.json().to_string().contains("frozen by"), "{}", said.out);
     project.run(&["thaw", "--reason", "it is out"]).ends(0);
+    let database = endpoint.database().to_owned();
+    let target = format!("shop/production/{database}");
+    project.run(&["freeze", "shop/production", "--reason", "migration"]).ends(0);
+    let said = project.run(&["run", "ask", "--target", &target, "--output", "json"]).ends(1);
+    assert!(said.json().to_string().contains("frozen by"), "{}", said.out);
     let thawed = start();
     project.run(&["cancel", &thawed, "--reason", "done", "--no-resume"]).ends(0);
     let all = project.run(&["resume", "--all", "--output", "json"]).ends(4).json();
@@ -410,7 +415,9 @@ async fn a_fork_takes_over_what_came_before() {
     let id = run["run_id"].as_str().unwrap();
     let said = project.run(&["fork", id, "--from", "none"]).ends(2);
     assert!(said.err.contains("one, two, other"), "{}", said.err);
-    let fork = project.run(&["fork", id, "--from", "two", "--output", "json"]).ends(0).json();
+    let args = ["fork", id, "--from", "two", "--key", "again", "--output", "json"];
+    let fork = project.run(&args).ends(0).json();
+    assert_eq!(project.run(&args).ends(0).json()["run_id"], fork["run_id"], "a key forks once");
     assert_eq!(
         (fork["outcome"].as_str(), fork["forked_from"].as_str()),
         (Some("succeeded"), Some(id))
