@@ -94,6 +94,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether the run's lock has to be held for it: looking whether a wait is over needs none.
+    const fn needs_lock(&self) -> bool {
+        !matches!(
+            self,
+            Self::Poll(_) | Self::EndTimer(_) | Self::Expire { .. } | Self::Finish { .. }
+        )
+    }
+}
+
 /// What the executor knows beside the journal.
 pub struct Situation<'a> {
     /// The present time.
@@ -123,6 +133,8 @@ pub struct Next {
     pub doubts: Vec<StepKey>,
     /// Steps that wait for a time, a condition or an event.
     pub waits: Vec<StepKey>,
+    /// Whether one of these waits is the pause before another try.
+    pub backs_off: bool,
     /// Why a person must act.
     pub stuck: Option<String>,
 }
@@ -173,16 +185,17 @@ impl Walk<'_> {
         match &state.ending {
             None if self.begin_ending() => {}
             None => {
-                if let Some(lock) = self.situation.lock
-                    && !state.locks.get(lock).is_some_and(|known| known.held)
-                {
-                    self.push(Command::Lock(lock.to_owned()));
-                    return;
-                }
                 if state.instances[MAIN].is_done() {
                     self.handlers(Outcome::Succeeded, Compensation::None);
                 } else {
                     self.instance(MAIN, Mood::Going);
+                }
+                // A run that only waits needs no lock; whatever else it does queues for it first.
+                if let Some(lock) = self.situation.lock
+                    && !state.locks.get(lock).is_some_and(|known| known.held)
+                    && self.next.commands.iter().any(Command::needs_lock)
+                {
+                    self.next.commands = vec![Command::Lock(lock.to_owned())];
                 }
             }
             Some(ending) => {
@@ -470,6 +483,7 @@ impl Walk<'_> {
             Phase::Backoff { until } if *until > self.situation.now => {
                 self.wake(*until);
                 self.next.waits.push(node.key.clone());
+                self.next.backs_off = true;
                 return;
             }
             Phase::InDoubt => {

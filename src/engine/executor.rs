@@ -141,8 +141,25 @@ impl Executor {
                 }
                 continue;
             }
+            let only_waits = self.in_flight.is_empty() && next.commands.is_empty();
+            if only_waits && !next.backs_off && self.give_lock_back().await? {
+                continue;
+            }
             self.pause(&next, &interrupt).await?;
         }
+    }
+
+    /// Who waits for a time or an event gives the run's lock back, unless changes stand that are not
+    /// verified.
+    async fn give_lock_back(&mut self) -> Result<bool, ExecuteError> {
+        let Some(lock) = self.plan.body.lock.clone() else { return Ok(false) };
+        let held =
+            self.state.locks.get(&lock).is_some_and(|known| known.held && known.owner.is_none());
+        if !held || self.preview || self.state.changes_applied > 0 {
+            return Ok(false);
+        }
+        self.record(vec![Event::LockReleased { lock, step: None }], Durability::Synced).await?;
+        Ok(true)
     }
 
     fn next(&self) -> Next {

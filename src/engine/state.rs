@@ -256,6 +256,12 @@ impl RunState {
             }
             Event::LockReleased { lock, step } => {
                 self.locks.remove(lock);
+                if step.is_none() {
+                    // Without the lock things move: what was proposed is proposed again.
+                    for work in self.nodes.iter_mut().filter_map(|node| node.work.as_mut()) {
+                        work.stale = !work.is_frozen();
+                    }
+                }
                 if let Some(id) = step.as_ref().and_then(|step| self.find(step)) {
                     self.nodes[id].lock_passed = false;
                 }

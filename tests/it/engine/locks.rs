@@ -36,7 +36,8 @@ fn locked(steps: Vec<PlannedStep>) -> Plan {
 #[tokio::test]
 async fn runs_with_one_lock_take_turns_in_the_order_in_which_they_came() {
     let kit = kit("fifo").await;
-    let first = locked(vec![step("nap", &[], nap("300ms")), step("one", &["nap"], insert(1))]);
+    // A change that stands keeps the lock while the run waits.
+    let first = locked(vec![step("one", &[], insert(1)), step("nap", &["one"], nap("300ms"))]);
     let run = kit.start(&first).await;
     let (_, first) = kit.spawn(&run);
     kit.until(&run, "lock_acquired").await;
@@ -86,16 +87,18 @@ async fn a_lock_that_is_not_free_in_time_fails_the_run() {
     kit.change_settings(|settings| {
         settings.limits.lock_wait = lakeops::kernel::Span::parse("100ms").unwrap();
     });
-    let holder = kit.start(&locked(vec![step("nap", &[], nap("1h"))])).await;
+    let holder = kit
+        .start(&locked(vec![step("one", &[], insert(1)), step("nap", &["one"], nap("1h"))]))
+        .await;
     let (interrupt, work) = kit.spawn(&holder);
     kit.until(&holder, "lock_acquired").await;
-    let (run, outcome) = kit.run(&locked(vec![step("one", &[], insert(1))])).await;
+    let (run, outcome) = kit.run(&locked(vec![step("two", &[], insert(2))])).await;
     assert_eq!(outcome, Outcome::Failed);
     let failure = kit.state(&run).await.ending.unwrap().failure.unwrap();
     assert_eq!(failure.code, "engine::lock_wait");
     interrupt.cancel();
     assert_eq!(work.await.unwrap(), Outcome::Waiting);
-    assert_eq!(order(&kit).await, "");
+    assert_eq!(order(&kit).await, "1");
 }
 
 /// Most steps that held the lock at once.
@@ -182,4 +185,22 @@ async fn items_take_the_lock_of_their_own_workflow() {
         .collect();
     locks.sort();
     assert_eq!(locks, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_event_lets_others_have_the_lock() {
+    let kit = kit("lock_event").await;
+    let wait = Action::Wait(Wait::Event {
+        event: "go".to_owned(),
+        when: None,
+        within: lakeops::kernel::Span::from_secs(20),
+    });
+    let waiting =
+        kit.start(&locked(vec![step("wait", &[], wait), step("a", &["wait"], insert(1))])).await;
+    let event = super::kit::tool("publish_event", serde_json::json!({ "event": "go" }));
+    let waking =
+        kit.start(&locked(vec![step("b", &[], insert(2)), step("say", &["b"], event)])).await;
+    let (first, second) = tokio::join!(kit.execute(&waiting), kit.execute(&waking));
+    assert_eq!((first, second), (Outcome::Succeeded, Outcome::Succeeded));
+    assert_eq!(order(&kit).await, "2,1");
 }
