@@ -164,9 +164,10 @@ async fn kill_at_every_boundary(stride: usize, again: Option<u64>) {
     for (place, name) in boundaries.iter().enumerate().step_by(stride) {
         let endpoint = database("killed", &[TABLE]).await;
         let crash = Crash::new(&varied(), &endpoint);
-        let at = u64::try_from(place + 1).unwrap();
-        assert_eq!(crash.run(Some(at)), End::Killed, "{name} was not reached");
-        assert_eq!(crash.boundaries().last(), Some(name), "boundary {at} is another one");
+        let nth = boundaries[..=place].iter().filter(|earlier| *earlier == name).count();
+        let end = crash.run_until(name, u64::try_from(nth).unwrap());
+        assert_eq!(end, End::Killed, "{name} was not reached");
+        assert_eq!(crash.boundaries().last(), Some(name), "killed elsewhere");
         if let Some(second) = again {
             crash.run(Some(second));
         }

@@ -109,9 +109,16 @@ impl Crash {
 
     /// Starts a process that goes on with the run, and dies at the nth boundary when told to.
     pub(crate) fn spawn(&self, kill_at: Option<u64>) -> Child {
+        self.spawn_among(kill_at, "")
+    }
+
+    /// Counts only boundaries with this in their names.
+    fn spawn_among(&self, kill_at: Option<u64>, among: &str) -> Child {
         drop(fs::remove_file(self.path("trace")));
         drop(fs::remove_file(self.path("outcome")));
-        fs::write(self.path("kill"), kill_at.map(|n| n.to_string()).unwrap_or_default()).unwrap();
+        let at = kill_at.map(|n| n.to_string()).unwrap_or_default();
+        fs::write(self.path("kill"), at).unwrap();
+        fs::write(self.path("among"), among).unwrap();
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "harness::crash::crash_child", "--ignored", "--nocapture"])
             .env("RUST_BACKTRACE", "0")
@@ -134,6 +141,12 @@ impl Crash {
 
     pub(crate) fn run(&self, kill_at: Option<u64>) -> End {
         self.wait(self.spawn(kill_at))
+    }
+
+    /// Kills a process when it reaches the boundary of this name for the nth time. What a step appends
+    /// and what the next one does are at work at once, so places among all boundaries are chance.
+    pub(crate) fn run_until(&self, boundary: &str, nth: u64) -> End {
+        self.wait(self.spawn_among(Some(nth), boundary))
     }
 
     /// Lets processes go on until one of them ends the run.
@@ -181,7 +194,8 @@ async fn crash_child() {
     let plan = Plan::parse(&plan).unwrap();
     let url = Secret::new(fs::read_to_string(dir.join("url")).unwrap());
     let kill_at = fs::read_to_string(dir.join("kill")).unwrap().parse().ok();
-    let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap();
+    let among = fs::read_to_string(dir.join("among")).unwrap();
+    let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap().among(among);
     let endpoint = PgEndpoint::from_url(&url).unwrap();
     let (engine, _journal) = engine(&dir.join("state"), endpoint, kill);
     let key = Some("crash".to_owned());
