@@ -8,7 +8,8 @@ use super::session::Session;
 use crate::config::Config;
 use crate::kernel::Target;
 use crate::plan::{Given, Plan, PlanInputs};
-use crate::tools::Catalog;
+use crate::tools::rules::RuleTexts;
+use crate::tools::{Catalog, ToolMeta};
 use crate::workflow::load::Folders;
 use crate::workflow::{self, Diagnostic, Library, Resolution, Resolver, SourceText};
 
@@ -46,6 +47,24 @@ pub fn policy(config: &Config) -> Result<String, CliError> {
         }
         Err(error) => Err(CliError::unreadable(file, error)),
     }
+}
+
+/// The SOPs that a tool judges by: the user's, else the built-in ones.
+pub fn rules(session: &Session<'_>, tool: &ToolMeta) -> Result<RuleTexts, CliError> {
+    let unreadable = std::cell::RefCell::new(None);
+    let own = |path: &str| {
+        let file = session.config.sops_dir().join(path.strip_prefix("sops/").unwrap_or(path));
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => {
+                *unreadable.borrow_mut() = Some(CliError::unreadable(file, error));
+                None
+            }
+        }
+    };
+    let rules = RuleTexts::of(tool, own);
+    unreadable.into_inner().map_or(Ok(rules), Err)
 }
 
 /// The files below a folder, by their paths from it. A folder that is not there has none.

@@ -538,6 +538,7 @@ impl Executor {
             stop: self.stop.clone(),
             abort: self.abort.clone(),
             observer: Arc::clone(&self.observer),
+            programs: Arc::clone(&self.programs),
             preview: self.preview,
         }
     }

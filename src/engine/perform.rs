@@ -447,8 +447,7 @@ impl Executor {
                     max_changes: self.plan.body.limits.max_changes,
                 };
                 let task = self.task(id, worked_out);
-                let programs = Arc::clone(&self.programs);
-                self.spawn(id, async move { task.propose(programs, so_far).await });
+                self.spawn(id, async move { task.propose(so_far).await });
                 Ok(false)
             }
         }

@@ -1,14 +1,12 @@
 //! Asking a tool what it would do, and judging its answer: policy, caps, approvals.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::apply::{is_set_up, setup_changes};
 use super::looking::journal_failure;
-use super::programs::Programs;
 use super::recorder::Gone;
 use super::retry::retry_at;
 use super::state::Work;
@@ -40,12 +38,12 @@ struct Verdict {
 
 impl Task {
     /// Asks the write tool what it would do.
-    pub(super) async fn propose(&self, programs: Arc<Programs>, so_far: SoFar) -> Result<(), Gone> {
+    pub(super) async fn propose(&self, so_far: SoFar) -> Result<(), Gone> {
         let Action::Tool(call) = &self.step.action else { return Ok(()) };
         let reader = self.reader();
         let proposed = self.within(self.step.timeout.0, async {
             let (set, server) = self.proposal(&reader, &call.tool, self.arguments.clone()).await?;
-            let verdict = self.judge(&programs, &set, &so_far, &call.tool).await?;
+            let verdict = self.judge(&set, &so_far, &call.tool).await?;
             Ok((set, server, verdict))
         });
         let event = match proposed.await {
@@ -156,13 +154,7 @@ impl Task {
         Ok((set, json!(reader.server().await?)))
     }
 
-    async fn judge(
-        &self,
-        programs: &Programs,
-        set: &ChangeSet,
-        so_far: &SoFar,
-        tool: &str,
-    ) -> Result<Verdict, Failure> {
+    async fn judge(&self, set: &ChangeSet, so_far: &SoFar, tool: &str) -> Result<Verdict, Failure> {
         let mut verdict = Verdict { ask: Vec::new(), refuse: Vec::new(), trace: Vec::new() };
         if set.is_empty() {
             return Ok(verdict);
@@ -187,14 +179,13 @@ impl Task {
             }
         }
         if let Some(policy) = &self.plan.body.policy {
-            self.ask_policy(programs, policy, (set, so_far, tool), &mut verdict).await?;
+            self.ask_policy(policy, (set, so_far, tool), &mut verdict).await?;
         }
         Ok(verdict)
     }
 
     async fn ask_policy(
         &self,
-        programs: &Programs,
         policy: &str,
         (set, so_far, tool): (&ChangeSet, &SoFar, &str),
         verdict: &mut Verdict,
@@ -231,7 +222,7 @@ impl Task {
             ]
             .map(|(name, value)| (name.to_owned(), value))
             .into();
-            let evaluated = programs.script(&self.plan.body, policy, &scope)?;
+            let evaluated = self.programs.script(&self.plan.body, policy, &scope)?;
             let reasons = evaluated.value["reasons"].as_array().into_iter().flatten();
             let reasons = reasons.filter_map(Value::as_str).map(str::to_owned);
             match evaluated.value["verdict"].as_str() {

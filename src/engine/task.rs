@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::{Observer, Parts};
+use super::programs::Programs;
 use super::recorder::{Gone, Recorder};
 use super::retry::retry_at;
 use crate::config::Settings;
@@ -16,8 +17,9 @@ use crate::journal::store::Durability;
 use crate::kernel::{Failure, RunId, Target};
 use crate::plan::{Plan, PlannedStep};
 use crate::postgres::{PgEndpoint, PgReader};
+use crate::sop::Scope;
 use crate::tools::tool::ToolOutput;
-use crate::tools::{AnyTool, ReadContext};
+use crate::tools::{AnyTool, ReadContext, Rules};
 
 /// A step at work.
 pub(super) struct Task {
@@ -38,6 +40,8 @@ pub(super) struct Task {
     /// Reads are dropped once it is cancelled.
     pub(super) abort: CancellationToken,
     pub(super) observer: Arc<dyn Observer>,
+    /// The scripts of the plan, compiled.
+    pub(super) programs: Arc<Programs>,
     /// Whether nothing is carried out: a preview.
     pub(super) preview: bool,
 }
@@ -135,7 +139,15 @@ impl Task {
             settings: &self.settings,
             target: &self.target,
             earlier: &[],
+            rules: self,
         }
+    }
+}
+
+/// A tool judges by the SOPs that the plan pins.
+impl Rules for Task {
+    fn decide(&self, sop: &str, scope: &Scope) -> Result<Value, Failure> {
+        self.programs.script(&self.plan.body, sop, scope).map(|evaluated| evaluated.value)
     }
 }
 

@@ -64,6 +64,9 @@ pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Di
     let steps = planner.steps(&workflow.steps, workflow, &literals);
     let on_failure = planner.steps(&workflow.on_failure, workflow, &literals);
     let always = planner.steps(&workflow.always, workflow, &literals);
+    for (path, text) in &workflow.sops {
+        planner.scripts.insert(path.clone(), PinnedText::new(text.clone()));
+    }
     if let Some((path, text)) = &inputs.policy {
         planner.scripts.insert(path.clone(), PinnedText::new(text.clone()));
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::rules::Rules;
 use crate::config::Settings;
 use crate::kernel::{Clock, Target};
 use crate::postgres::PgReader;
@@ -18,4 +19,6 @@ pub struct ReadContext<'a> {
     pub target: &'a Target,
     /// Earlier outputs of the same tool on the same target, newest first: journaled facts.
     pub earlier: &'a [Value],
+    /// The SOPs that tools judge by.
+    pub rules: &'a dyn Rules,
 }

@@ -13,10 +13,12 @@ pub mod context;
 mod core;
 mod health;
 mod performance;
+pub mod rules;
 pub mod sql_catalog;
 pub mod tool;
 mod vacuum_state;
 
 pub use catalog::Catalog;
 pub use context::ReadContext;
+pub use rules::Rules;
 pub use tool::{AnyTool, ReadTool, ToolMeta, WriteTool};

@@ -17,6 +17,7 @@ use super::step_rules::{StepRules, Uses, check_target, param_schema};
 use super::{actions, gates, types};
 use crate::kernel::Risk;
 use crate::plan::document::Need;
+use crate::tools::rules;
 
 /// How many steps a workflow may have with all that it embeds.
 const MOST_STEPS: usize = 5_000;
@@ -49,14 +50,17 @@ pub(super) fn assemble(
     let mut risk = all().map(|step| step.risk).max().unwrap_or_default();
     let mut size = all().count();
     let mut tools = BTreeMap::new();
+    let mut sops = BTreeMap::new();
     for step in all() {
         tools.extend(tools_of(session, step));
         if let Action::Workflow(child) = &step.action {
             tools.extend(child.tools.clone());
+            sops.extend(child.sops.clone());
             secrets.extend(child.secrets.iter().cloned());
             size += child.size;
         }
     }
+    sops.extend(sops_of(session, &tools));
     if size > MOST_STEPS {
         let message = format!("with all that it embeds, the workflow has {size} steps");
         let help = format!("at most {MOST_STEPS} are planned");
@@ -64,7 +68,7 @@ pub(super) fn assemble(
     }
     risk = risk.max(check_registration(session, &spec, risk, reporter));
     check_starts(&spec, reporter);
-    Some(Workflow { spec, steps, on_failure, always, risk, secrets, tools, outputs, size })
+    Some(Workflow { spec, steps, on_failure, always, risk, secrets, tools, sops, outputs, size })
 }
 
 /// The tools that a step uses itself, with their revisions.
@@ -81,6 +85,16 @@ fn tools_of(session: &Session<'_>, step: &Step) -> Vec<(String, u16)> {
     };
     let found = named.chain(own).filter_map(|name| session.resolver.catalog.find(name));
     found.map(|tool| (tool.meta().name.to_owned(), tool.meta().revision)).collect()
+}
+
+/// The SOPs that these tools judge by: the user's own, else as they are shipped.
+fn sops_of(session: &Session<'_>, tools: &BTreeMap<String, u16>) -> BTreeMap<String, String> {
+    let found = tools.keys().filter_map(|name| session.resolver.catalog.find(name));
+    let sops = found.flat_map(|tool| rules::judged_by(tool.meta()));
+    let text = |path: &str, shipped: &str| {
+        session.resolver.sources.script(path).unwrap_or(shipped).to_owned()
+    };
+    sops.map(|(path, shipped)| ((*path).to_owned(), text(path, shipped))).collect()
 }
 
 struct Assembly<'s, 'r> {

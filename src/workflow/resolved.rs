@@ -30,6 +30,8 @@ pub struct Workflow {
     pub secrets: BTreeSet<String>,
     /// The tools that it and what it embeds use, with their revisions.
     pub tools: BTreeMap<String, u16>,
+    /// The SOPs that those tools judge by: path and text.
+    pub sops: BTreeMap<String, String>,
     /// The type of its outputs.
     pub(super) outputs: Value,
     /// How many steps it has with all that it embeds.

@@ -3,7 +3,12 @@
 use lakeops::sop::{Sandbox, check, run_cases};
 
 /// Every script of `sops/` with its cases.
-const SHIPPED: [(&str, &str, &str); 4] = [
+const SHIPPED: [(&str, &str, &str); 5] = [
+    (
+        "branch_policy",
+        include_str!("../../sops/branch_policy.rhai"),
+        include_str!("../../sops/branch_policy.cases.yaml"),
+    ),
     (
         "change_policy",
         include_str!("../../sops/change_policy.rhai"),

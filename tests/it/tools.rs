@@ -12,6 +12,7 @@ use lakeops::kernel::{
     Settlement, SystemClock, Target,
 };
 use lakeops::postgres::{PgEndpoint, PgReader};
+use lakeops::tools::rules::NoRules;
 use lakeops::tools::tool::Settled;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
@@ -65,6 +66,7 @@ impl Bench {
             settings: &self.settings,
             target: &NOWHERE,
             earlier: &[],
+            rules: &NoRules,
         }
     }
 

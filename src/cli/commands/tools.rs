@@ -129,12 +129,14 @@ async fn look(
         None => endpoint,
     };
     let pg = PgReader::new(endpoint, &settings.limits, "lakeops:tools");
+    let rules = library::rules(session, tool.meta())?;
     let cx = ReadContext {
         pg: &pg,
         clock: session.shell.clock.as_ref(),
         settings: &settings,
         target,
         earlier: &[],
+        rules: &rules,
     };
     let printed = match tool {
         AnyTool::Read(tool) => tool.read(&cx, arguments).await.map(|output| {

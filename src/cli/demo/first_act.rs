@@ -16,6 +16,7 @@ use crate::kernel::{Operation, Target};
 use crate::report::changes;
 use crate::report::style::{Tone, count};
 use crate::tools::context::ReadContext;
+use crate::tools::rules::NoRules;
 use crate::tools::{AnyTool, Catalog};
 
 pub(super) const WORKFLOW: &str = "relieve_connections";
@@ -100,6 +101,7 @@ async fn look(teller: &Teller<'_>) -> Result<Value, DemoError> {
         settings: &settings,
         target: &target,
         earlier: &[],
+        rules: &NoRules,
     };
     let output = tool.read(&context, json!({})).await;
     reader.close().await;
