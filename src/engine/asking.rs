@@ -7,7 +7,7 @@ use super::executor::{ExecuteError, Executor};
 use super::state::NodeId;
 use crate::journal::event::{ApprovalRequest, Decision, Event, Principal};
 use crate::journal::store::Durability::{Buffered, Synced};
-use crate::kernel::{Digest, Failure, Risk, Severity};
+use crate::kernel::{Digest, Direction, Failure, Risk, Severity};
 use crate::plan::document::{Action, ApprovalGate};
 
 impl Executor {
@@ -15,6 +15,7 @@ impl Executor {
         &mut self,
         id: NodeId,
         covers: &[NodeId],
+        direction: Direction,
     ) -> Result<bool, ExecuteError> {
         let gate = match &self.state.def(id).step.action {
             Action::Approval(gate) => Some(gate.clone()),
@@ -27,7 +28,7 @@ impl Executor {
             self.record(vec![self.failed(id, failure)], Buffered).await?;
             return Ok(true);
         }
-        let request = match self.approval_request(id, covers, gate.as_ref()) {
+        let request = match self.approval_request(id, (covers, direction), gate.as_ref()) {
             Ok(request) => request,
             Err(failure) => {
                 self.record(vec![self.failed(id, failure)], Buffered).await?;
@@ -67,15 +68,18 @@ impl Executor {
     fn approval_request(
         &self,
         id: NodeId,
-        covers: &[NodeId],
+        (covers, direction): (&[NodeId], Direction),
         gate: Option<&ApprovalGate>,
     ) -> Result<ApprovalRequest, Failure> {
         let mut risk = Risk::Low;
         let (mut keys, mut reasons, mut bound, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for &covered in covers {
             let node = &self.state.nodes[covered];
-            let Some(work) = &node.work else { continue };
-            risk = risk.max(work.set.risk()).max(self.state.def(covered).step.risk);
+            let Some(work) = node.work_of(direction) else { continue };
+            risk = risk.max(work.set.risk());
+            if direction == Direction::Do {
+                risk = risk.max(self.state.def(covered).step.risk);
+            }
             count += work.set.changes.len();
             for reason in &work.ask {
                 if !reasons.contains(reason) {
@@ -90,7 +94,11 @@ impl Executor {
         let (prompt, expires, show) = match gate {
             None => {
                 let expires = self.settings.approvals.expires;
-                (format!("Carry out {count} change(s) of step `{step}`?"), expires, Value::Null)
+                let question = match direction {
+                    Direction::Do => format!("Carry out {count} change(s) of step `{step}`?"),
+                    Direction::Undo => format!("Undo step `{step}` by {count} change(s)?"),
+                };
+                (question, expires, Value::Null)
             }
             Some(gate) => {
                 let prompt = match self.fill(place, &json!(gate.prompt), &[])? {
@@ -107,9 +115,21 @@ impl Executor {
         if gate.is_some() {
             bound.insert(0, json!(["gate", step, prompt]));
         }
+        if direction == Direction::Undo {
+            bound.insert(0, json!(["undo", step]));
+        }
         let digest = Digest::of_value(&Value::Array(bound));
         let expires_at = self.now().plus(expires.0);
-        Ok(ApprovalRequest { digest, prompt, covers: keys, risk, reasons, expires_at, show })
+        Ok(ApprovalRequest {
+            digest,
+            prompt,
+            covers: keys,
+            risk,
+            reasons,
+            expires_at,
+            show,
+            direction,
+        })
     }
 
     pub(super) fn pass(&self, id: NodeId) -> Event {

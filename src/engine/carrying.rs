@@ -122,7 +122,10 @@ impl Task {
             let carried = carry.all(false).await?;
             let mut events = std::mem::take(&mut carry.pending);
             match carried {
-                Carried::Done => events.push(Event::StepCompensated { step: self.key.clone() }),
+                Carried::Done => {
+                    events
+                        .push(Event::StepCompensated { step: self.key.clone(), left: Vec::new() });
+                }
                 Carried::Stopped | Carried::Doubt => {}
                 Carried::Failed(failure) if failures >= self.step.retry.max_attempts => {
                     return self.stuck(&failure, events).await;

@@ -3,16 +3,21 @@
 use super::decide::{Command, Walk};
 use super::state::{Approval, NodeId, Phase, Work};
 use crate::journal::event::{Decision, SkipReason};
-use crate::kernel::Failure;
+use crate::kernel::{Direction, Failure};
 use crate::plan::document::OnReject;
 
 /// How often an approval of one step is asked for again because its proposal moved.
 const MAX_ASKED_AGAIN: usize = 3;
 
-enum Consent {
+/// Whether a set may be carried out.
+pub(super) enum Consent {
+    /// It may.
     Given,
+    /// A person is to be asked.
     Ask,
+    /// The approval at this place waits for a decision.
     Waits(usize),
+    /// It may not.
     Refused(Failure),
 }
 
@@ -35,7 +40,7 @@ impl Walk<'_> {
         }
         let covers: Vec<_> = open().filter(|&item| self.must_ask(item)).collect();
         if !covers.is_empty() {
-            self.push(Command::Request { node: id, covers });
+            self.push(Command::Request { node: id, covers, direction: Direction::Do });
         }
     }
 
@@ -45,7 +50,7 @@ impl Walk<'_> {
         if work.is_frozen() || work.stale {
             return false;
         }
-        matches!(self.consent(id, work), Consent::Ask)
+        matches!(self.consent(id, work, Direction::Do), Consent::Ask)
     }
 
     pub(super) fn write(&mut self, id: NodeId) {
@@ -60,7 +65,7 @@ impl Walk<'_> {
             return;
         }
         // An undecided approval keeps what it shows; everything else is proposed afresh after a pause.
-        let consent = self.consent(id, work);
+        let consent = self.consent(id, work, Direction::Do);
         if work.stale && !matches!(consent, Consent::Waits(_) | Consent::Refused(_)) {
             self.push(Command::Propose(id));
             return;
@@ -74,7 +79,10 @@ impl Walk<'_> {
             Consent::Waits(place) => self.waits_for(place),
             Consent::Refused(failure) => self.push(Command::Fail(id, failure)),
             Consent::Ask if node.fan_out.is_some() => {}
-            Consent::Ask => self.push(Command::Request { node: id, covers: vec![id] }),
+            Consent::Ask => {
+                let (covers, direction) = (vec![id], Direction::Do);
+                self.push(Command::Request { node: id, covers, direction });
+            }
         }
     }
 
@@ -108,7 +116,7 @@ impl Walk<'_> {
         }
     }
 
-    fn waits_for(&mut self, place: usize) {
+    pub(super) fn waits_for(&mut self, place: usize) {
         let approval = &self.state.approvals[place];
         let step = approval.step.clone();
         if self.next.approvals.contains(&step) {
@@ -125,12 +133,15 @@ impl Walk<'_> {
         }
     }
 
-    fn consent(&self, id: NodeId, work: &Work) -> Consent {
+    /// Whether a set of a step may be carried out: what it does, or what undoes it.
+    pub(super) fn consent(&self, id: NodeId, work: &Work, direction: Direction) -> Consent {
         let state = self.state;
         let key = &state.nodes[id].key;
-        let place = state.approvals.iter().rposition(|known| known.sets.contains_key(key));
-        let Some(place) = place else {
-            return if work.ask.is_empty() || work.set.is_empty() {
+        let about =
+            |known: &Approval| known.request.direction == direction && known.sets.contains_key(key);
+        let Some(place) = state.approvals.iter().rposition(about) else {
+            // What has begun was consented to.
+            return if work.ask.is_empty() || work.set.is_empty() || work.is_frozen() {
                 Consent::Given
             } else {
                 Consent::Ask
@@ -142,10 +153,10 @@ impl Walk<'_> {
             return Consent::Refused(rejected(approval));
         }
         let covered = approval.sets.get(key).is_some_and(|shown| work.set.is_covered_by(shown));
-        if covered || work.set.is_empty() {
+        if covered || work.set.is_empty() || work.is_frozen() {
             return Consent::Given;
         }
-        let asked = state.approvals.iter().filter(|known| known.sets.contains_key(key)).count();
+        let asked = state.approvals.iter().filter(|known| about(known)).count();
         if asked > MAX_ASKED_AGAIN {
             let text = format!("its proposal moved {asked} times while an approval was waited for");
             return Consent::Refused(
@@ -178,7 +189,7 @@ impl Walk<'_> {
             ready &= self.prepare(nodes[index], &mut covers);
         }
         if ready {
-            self.push(Command::Request { node: id, covers });
+            self.push(Command::Request { node: id, covers, direction: Direction::Do });
         }
     }
 

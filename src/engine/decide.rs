@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::graph::{ALWAYS, MAIN, ON_FAILURE};
-use super::state::{InstanceId, NodeId, Phase, RunState, Undo, Work};
+use super::state::{InstanceId, NodeId, Phase, RunState, Work};
 use super::undoing::{collect_failures, compensation, undoable};
 use crate::journal::event::{Compensation, Outcome, SkipReason, StepKey};
-use crate::kernel::{Failure, Timestamp};
+use crate::kernel::{Direction, Failure, Timestamp};
 use crate::plan::document::{Action, RunIf, Wait};
 
 /// The code of a run that worked longer than its limit allows.
@@ -46,6 +46,8 @@ pub enum Command {
         node: NodeId,
         /// Whose sets are shown.
         covers: Vec<NodeId>,
+        /// Which of their sets: what they do, or what undoes it.
+        direction: Direction,
     },
     /// Record that nobody decided in time.
     Expire {
@@ -81,8 +83,12 @@ pub enum Command {
         /// What went wrong.
         failure: Option<Failure>,
     },
+    /// Work out what undoes the changes of a step.
+    ProposeUndo(NodeId),
     /// Undo the changes of a step.
     Undo(NodeId),
+    /// Record that the changes of a step stay, since nobody allowed what would undo them.
+    LeaveUndone(NodeId, Failure),
     /// A person must act.
     Stick(String),
     /// The run is over.
@@ -186,7 +192,7 @@ impl Walk<'_> {
             None if self.begin_ending() => {}
             None => {
                 if state.instances[MAIN].is_done() {
-                    self.handlers(Outcome::Succeeded, Compensation::None);
+                    self.handlers(Outcome::Succeeded);
                 } else {
                     self.instance(MAIN, Mood::Going);
                 }
@@ -206,18 +212,12 @@ impl Walk<'_> {
                     return;
                 }
                 if ending.compensate {
-                    let todo = undoable(state, ending.scope.as_deref());
-                    if let Some(&id) = todo
-                        .iter()
-                        .find(|&&id| !state.nodes[id].undo.as_ref().is_some_and(|u| u.done))
-                    {
-                        self.undo(id);
+                    let todo = undoable(state, MAIN, ending.scope.as_deref());
+                    if self.undo_next(&todo) {
                         return;
                     }
-                    self.handlers(ending.outcome, compensation(state, &todo));
-                } else {
-                    self.handlers(ending.outcome, Compensation::None);
                 }
+                self.handlers(ending.outcome);
             }
         }
     }
@@ -264,7 +264,7 @@ impl Walk<'_> {
 
     /// The handlers at the end of a run: one after the other, and a failed one does not keep the next
     /// from running.
-    fn handlers(&mut self, outcome: Outcome, compensation: Compensation) {
+    fn handlers(&mut self, outcome: Outcome) {
         if outcome == Outcome::Failed && self.handler(ON_FAILURE) {
             return;
         }
@@ -274,7 +274,7 @@ impl Walk<'_> {
         let always_failed = self.state.instances[ALWAYS].has_failed();
         let outcome =
             if always_failed && outcome == Outcome::Succeeded { Outcome::Failed } else { outcome };
-        self.push(Command::Finish { outcome, compensation });
+        self.push(Command::Finish { outcome, compensation: compensation(self.state) });
     }
 
     fn handler(&mut self, instance: InstanceId) -> bool {
@@ -531,24 +531,6 @@ impl Walk<'_> {
             self.push(Command::EndTimer(id));
         } else {
             self.push(Command::Poll(id));
-        }
-    }
-
-    fn undo(&mut self, id: NodeId) {
-        if self.situation.in_flight.contains(&id) {
-            return;
-        }
-        let doubt = |undo: &Undo| {
-            undo.work
-                .changes
-                .iter()
-                .any(|change| matches!(change, super::state::ChangeState::InDoubt { .. }))
-        };
-        let node = &self.state.nodes[id];
-        if node.undo.as_ref().is_some_and(doubt) {
-            self.next.doubts.push(node.key.clone());
-        } else {
-            self.push(Command::Undo(id));
         }
     }
 }

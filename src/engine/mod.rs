@@ -7,6 +7,7 @@
 pub mod apply;
 mod asking;
 mod carrying;
+mod compensating;
 mod consent;
 pub mod decide;
 mod environment;

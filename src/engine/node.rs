@@ -10,7 +10,7 @@ use crate::journal::event::{
     ApprovalRequest, Decision, Item, Outcome, Principal, SkipReason, StepKey,
 };
 use crate::kernel::change::Origin;
-use crate::kernel::{ChangeSet, Failure, Settlement, Target, Timestamp};
+use crate::kernel::{ChangeSet, Direction, Failure, Settlement, Target, Timestamp};
 
 /// The index of a step instance.
 pub type NodeId = usize;
@@ -226,6 +226,16 @@ pub struct Node {
     /// Whether its lock was taken, or is held by what it belongs to.
     pub lock_passed: bool,
     pub(super) open_needs: usize,
+}
+
+impl Node {
+    /// What carries its changes out, or undoes them.
+    pub fn work_of(&self, direction: Direction) -> Option<&Work> {
+        match direction {
+            Direction::Do => self.work.as_ref(),
+            Direction::Undo => self.undo.as_ref().map(|undo| &undo.work),
+        }
+    }
 }
 
 /// A scope of steps at work.

@@ -33,7 +33,9 @@ impl Executor {
             Command::CloseScope(id) => (vec![self.or_failed(id, Self::close_scope)], Buffered),
             Command::Attempt(id) => return self.attempt(id).await,
             Command::Propose(id) => return self.propose(id).await,
-            Command::Request { node, covers } => return self.request(node, &covers).await,
+            Command::Request { node, covers, direction } => {
+                return self.request(node, &covers, direction).await;
+            }
             Command::Expire { step, approval } => {
                 let digest = self.state.approvals[approval].request.digest.clone();
                 let by = Principal { name: "lakeops".to_owned(), from: "expiry".to_owned() };
@@ -64,7 +66,9 @@ impl Executor {
                 }
                 (vec![Event::EndingBegan { outcome, compensate, scope, failure }], Buffered)
             }
-            Command::Undo(id) => return self.undo(id).await,
+            Command::ProposeUndo(id) => return self.propose_undo(id).await,
+            Command::Undo(id) => return Ok(self.undo(id)),
+            Command::LeaveUndone(id, failure) => (self.leave_undone(id, &failure), Synced),
             Command::Stick(why) => (stuck(&self.run, None, why).into(), Synced),
             Command::Finish { outcome, compensation } => {
                 let outputs =
@@ -112,7 +116,7 @@ impl Executor {
         }
     }
 
-    fn target(&self, id: NodeId) -> Result<Target, Failure> {
+    pub(super) fn target(&self, id: NodeId) -> Result<Target, Failure> {
         let inherited = &self.state.instances[self.state.nodes[id].scope].target;
         match &self.state.def(id).step.target {
             None => Ok(inherited.clone()),
@@ -441,16 +445,16 @@ impl Executor {
                 Ok(true)
             }
             Ok(worked_out) => {
-                let so_far = SoFar {
-                    changes: self.state.changes_applied,
-                    cost: self.state.cost.clone(),
-                    max_changes: self.plan.body.limits.max_changes,
-                };
+                let so_far = self.so_far(self.plan.body.limits.max_changes);
                 let task = self.task(id, worked_out);
                 self.spawn(id, async move { task.propose(so_far).await });
                 Ok(false)
             }
         }
+    }
+
+    pub(super) fn so_far(&self, max_changes: Option<u32>) -> SoFar {
+        SoFar { changes: self.state.changes_applied, cost: self.state.cost.clone(), max_changes }
     }
 
     fn apply(&mut self, id: NodeId, drain: bool) -> bool {
@@ -461,34 +465,6 @@ impl Executor {
         let task = self.task(id, (target, arguments));
         self.spawn(id, async move { task.apply(work, drain).await });
         false
-    }
-
-    async fn undo(&mut self, id: NodeId) -> Result<bool, ExecuteError> {
-        let node = &self.state.nodes[id];
-        let (Some(work), undo) = (node.work.clone(), node.undo.clone()) else { return Ok(false) };
-        let target = self.target(id).unwrap_or_default();
-        let call = self.state.def(id).step.compensate.clone();
-        let mut arguments = Value::Null;
-        if let (Some(call), None) = (&call, &undo) {
-            match self.fill(Place::of(&self.state, id), &call.with, &[]) {
-                Ok(filled) => arguments = filled,
-                Err(failure) => {
-                    let why =
-                        format!("the undoing of `{}` cannot be worked out: {failure}", node.key);
-                    let stuck = stuck(&self.run, Some(&node.key), why).into();
-                    self.record(stuck, Synced).await?;
-                    return Ok(true);
-                }
-            }
-        }
-        let task = self.task(id, (target, arguments));
-        self.spawn(id, async move {
-            match undo {
-                None => task.propose_undo(work).await,
-                Some(undo) => task.undo(undo.work, undo.failures).await,
-            }
-        });
-        Ok(false)
     }
 }
 

@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use super::apply::{is_set_up, setup_changes};
 use super::looking::journal_failure;
 use super::recorder::Gone;
-use super::retry::retry_at;
-use super::state::Work;
 use super::task::{Looked, Task, unknown_tool};
-use super::{carrying, window};
+use super::window;
 use crate::journal::event::Event;
 use crate::journal::store::{Durability, EntryFilter};
 use crate::kernel::change::Origin;
@@ -29,11 +27,19 @@ pub(super) struct SoFar {
     pub(super) max_changes: Option<u32>,
 }
 
+/// What a set is judged by, beside itself.
+pub(super) struct Rules<'a> {
+    pub(super) tool: &'a str,
+    /// The least risk of every change.
+    pub(super) risk: Risk,
+    pub(super) approval: ApprovalMode,
+}
+
 /// What the policy says of a set.
-struct Verdict {
-    ask: Vec<String>,
-    refuse: Vec<String>,
-    trace: Vec<Value>,
+pub(super) struct Verdict {
+    pub(super) ask: Vec<String>,
+    pub(super) refuse: Vec<String>,
+    pub(super) trace: Vec<Value>,
 }
 
 impl Task {
@@ -43,7 +49,9 @@ impl Task {
         let reader = self.reader();
         let proposed = self.within(self.step.timeout.0, async {
             let (set, server) = self.proposal(&reader, &call.tool, self.arguments.clone()).await?;
-            let verdict = self.judge(&set, &so_far, &call.tool).await?;
+            let rules =
+                Rules { tool: &call.tool, risk: self.step.risk, approval: self.step.approval };
+            let verdict = self.judge(&set, &so_far, &rules).await?;
             Ok((set, server, verdict))
         });
         let event = match proposed.await {
@@ -68,70 +76,7 @@ impl Task {
         self.record(vec![event], Durability::Buffered).await
     }
 
-    /// Works out what undoes the step's changes: its `compensate`, or their own inverses.
-    pub(super) async fn propose_undo(&self, work: Work) -> Result<(), Gone> {
-        let (mut set, impossible) = carrying::inverses(&work);
-        let mut server = work.server.clone();
-        let mut listed = impossible;
-        if let Some(call) = &self.step.compensate {
-            let Some(proposed) = self.propose_replacement(&call.tool).await else { return Ok(()) };
-            match proposed {
-                Ok((replacement, on)) => {
-                    set = replacement;
-                    server = on;
-                    listed = Vec::new();
-                }
-                Err(failure) => {
-                    let why =
-                        format!("the undoing of `{}` cannot be proposed: {failure}", self.key);
-                    let stuck = carrying::stuck(&self.run, Some(&self.key), why);
-                    return self.record(stuck.into(), Durability::Synced).await;
-                }
-            }
-        }
-        // What the changes' own inverses do was approved with them; a replacement was not.
-        let replaced = self.step.compensate.is_some() && !set.is_empty();
-        let asks = replaced && set.risk() >= self.settings.approvals.ask_from;
-        let statements: Vec<String> =
-            set.changes.iter().map(|change| change.operation.to_string()).collect();
-        let why = format!(
-            "the undoing of `{}` is of {} risk and needs a person's consent: {}",
-            self.key,
-            set.risk(),
-            statements.join("; ")
-        );
-        let step = self.key.clone();
-        let mut events =
-            vec![Event::CompensationProposed { step, set, impossible: listed, server }];
-        if asks {
-            events.extend(carrying::stuck(&self.run, Some(&self.key), why));
-        }
-        let durability = if asks { Durability::Synced } else { Durability::Buffered };
-        self.record(events, durability).await
-    }
-
-    /// Asks the tool that undoes, again while its failures are of a kind that is retried; `None` when it
-    /// was told to stop.
-    async fn propose_replacement(&self, tool: &str) -> Option<Result<(ChangeSet, Value), Failure>> {
-        let mut tries = 1;
-        loop {
-            let reader = self.reader();
-            let proposed = self.proposal(&reader, tool, self.arguments.clone()).await;
-            reader.close().await;
-            let Err(failure) = proposed else { return Some(proposed) };
-            let now = (self.parts.clock.now(), self.parts.ids.draw());
-            let Some(again) = retry_at(&self.step.retry, tries, &failure, now) else {
-                return Some(Err(failure));
-            };
-            tries += 1;
-            tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = self.parts.clock.sleep_until(again) => {}
-            }
-        }
-    }
-
-    async fn proposal(
+    pub(super) async fn proposal(
         &self,
         reader: &PgReader,
         tool: &str,
@@ -154,13 +99,19 @@ impl Task {
         Ok((set, json!(reader.server().await?)))
     }
 
-    async fn judge(&self, set: &ChangeSet, so_far: &SoFar, tool: &str) -> Result<Verdict, Failure> {
+    /// What the approval rules and the change policy say of a set.
+    pub(super) async fn judge(
+        &self,
+        set: &ChangeSet,
+        so_far: &SoFar,
+        rules: &Rules<'_>,
+    ) -> Result<Verdict, Failure> {
         let mut verdict = Verdict { ask: Vec::new(), refuse: Vec::new(), trace: Vec::new() };
         if set.is_empty() {
             return Ok(verdict);
         }
-        let risk = self.step.risk.max(set.risk());
-        match self.step.approval {
+        let risk = rules.risk.max(set.risk());
+        match rules.approval {
             ApprovalMode::Required => verdict.ask.push("required by the workflow".to_owned()),
             ApprovalMode::Auto if risk >= self.settings.approvals.ask_from => {
                 verdict.ask.push(format!("risk {risk}"));
@@ -179,7 +130,7 @@ impl Task {
             }
         }
         if let Some(policy) = &self.plan.body.policy {
-            self.ask_policy(policy, (set, so_far, tool), &mut verdict).await?;
+            self.ask_policy(policy, (set, so_far, rules), &mut verdict).await?;
         }
         Ok(verdict)
     }
@@ -187,7 +138,7 @@ impl Task {
     async fn ask_policy(
         &self,
         policy: &str,
-        (set, so_far, tool): (&ChangeSet, &SoFar, &str),
+        (set, so_far, rules): (&ChangeSet, &SoFar, &Rules<'_>),
         verdict: &mut Verdict,
     ) -> Result<(), Failure> {
         let now = self.parts.clock.now();
@@ -202,11 +153,11 @@ impl Task {
                     json!({
                         "kind": change.operation.kind(),
                         "object": change.object,
-                        "risk": self.step.risk.max(change.risk),
+                        "risk": rules.risk.max(change.risk),
                         "recovery": change.recovery,
                         "independent": change.independent,
                         "cost": change.cost,
-                        "tool": tool,
+                        "tool": rules.tool,
                         "step": self.key,
                     }),
                 ),

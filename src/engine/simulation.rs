@@ -265,7 +265,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
             let (arguments, policy, server) = (Value::Null, Value::Null, Value::Null);
             vec![Event::ChangesProposed { step: key(*id), arguments, set, policy, ask, server }]
         }
-        Command::Request { node, covers } => {
+        Command::Request { node, covers, direction } => {
             let keys: Vec<String> = covers.iter().map(|&id| key(id)).collect();
             let request = ApprovalRequest {
                 digest: Digest::of_value(&json!(keys)),
@@ -275,6 +275,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
                 reasons: Vec::new(),
                 expires_at: now.plus(std::time::Duration::from_mins(1)),
                 show: Value::Null,
+                direction: *direction,
             };
             vec![Event::ApprovalRequested { step: key(*node), request }]
         }
@@ -306,6 +307,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
             scope: scope.clone(),
             failure: failure.clone(),
         }],
+        Command::ProposeUndo(id) => vec![propose_undo(state, *id)],
         Command::Undo(id) => undo(world, state, *id),
         Command::Finish { outcome, compensation } => vec![Event::RunFinished {
             outcome: *outcome,
@@ -341,14 +343,26 @@ fn apply(world: &mut World, state: &RunState, id: usize, drain: bool) -> Vec<Eve
     }
 }
 
+fn propose_undo(state: &RunState, id: usize) -> Event {
+    let node = &state.nodes[id];
+    let (set, impossible) = super::carrying::inverses(node.work.as_ref().unwrap());
+    Event::CompensationProposed {
+        step: node.key.clone(),
+        set,
+        impossible,
+        policy: Value::Null,
+        ask: Vec::new(),
+        server: Value::Null,
+    }
+}
+
 fn undo(world: &mut World, state: &RunState, id: usize) -> Vec<Event> {
     let node = &state.nodes[id];
     let step = node.key.clone();
-    let Some(undo) = &node.undo else {
-        let (set, impossible) = super::carrying::inverses(node.work.as_ref().unwrap());
-        return vec![Event::CompensationProposed { step, set, impossible, server: Value::Null }];
+    let undo = node.undo.as_ref().unwrap();
+    let Some(open) = undo.work.first_open() else {
+        return vec![Event::StepCompensated { step, left: Vec::new() }];
     };
-    let Some(open) = undo.work.first_open() else { return vec![Event::StepCompensated { step }] };
     let index = u32::try_from(open).unwrap();
     let (set, direction) = (undo.work.set.digest.clone(), Direction::Undo);
     if undo.work.changes[open] == ChangeState::New {

@@ -144,20 +144,26 @@ impl RunState {
         &self.graph.scope(self.instances[node.scope].def).nodes[node.index]
     }
 
-    /// The newest approval that covers a step, by its key.
-    pub fn approval_covering(&self, key: &str) -> Option<&Approval> {
-        self.approvals.iter().rev().find(|approval| approval.sets.contains_key(key))
-    }
-
     /// The approvals that a decision still has an effect on: what was cancelled, or has ended without
-    /// one, waits no more. Handlers at the end of a run ask on their own behalf.
+    /// one, waits no more. Handlers at the end of a run and what undoes ask on their own behalf.
     pub fn open_approvals(&self) -> impl Iterator<Item = &Approval> {
         let waits = |approval: &&Approval| {
             let Some(id) = self.find(&approval.step) else { return false };
-            let over = self.nodes[id].phase.is_terminal();
-            approval.decided.is_none() && !over && !(self.cancel.is_some() && self.is_in_main(id))
+            if approval.decided.is_some() {
+                return false;
+            }
+            if approval.request.direction == Direction::Undo {
+                return approval.sets.keys().any(|key| self.is_to_be_undone(key));
+            }
+            let cancelled = self.cancel.is_some() && self.is_in_main(id);
+            !(cancelled || self.nodes[id].phase.is_terminal())
         };
         self.approvals.iter().filter(waits)
+    }
+
+    fn is_to_be_undone(&self, key: &str) -> bool {
+        let undo = self.find(key).and_then(|id| self.nodes[id].undo.as_ref());
+        undo.is_some_and(|undo| !undo.done)
     }
 
     fn is_in_main(&self, id: NodeId) -> bool {
@@ -258,9 +264,7 @@ impl RunState {
                 self.locks.remove(lock);
                 if step.is_none() {
                     // Without the lock things move: what was proposed is proposed again.
-                    for work in self.nodes.iter_mut().filter_map(|node| node.work.as_mut()) {
-                        work.stale = !work.is_frozen();
-                    }
+                    self.go_stale();
                 }
                 if let Some(id) = step.as_ref().and_then(|step| self.find(step)) {
                     self.nodes[id].lock_passed = false;
@@ -394,21 +398,26 @@ impl RunState {
             Event::DoubtSettled { step, index, direction, verdict, .. } => {
                 self.settle_doubt(event, (step, *index, *direction), *verdict)?;
             }
-            Event::CompensationProposed { step, set, impossible, server } => {
+            Event::CompensationProposed { step, set, impossible, ask, server, .. } => {
                 let id = self.id(event, step)?;
+                let known = self.nodes[id].undo.as_ref();
+                if known.is_some_and(|undo| undo.done || undo.work.is_frozen()) {
+                    return Err(illegal(event, &format!("the undoing of `{step}` is frozen")));
+                }
                 self.nodes[id].undo = Some(Undo {
-                    work: Work::new(set.clone(), Vec::new(), server.clone()),
+                    failures: known.map_or(0, |undo| undo.failures),
+                    work: Work::new(set.clone(), ask.clone(), server.clone()),
                     impossible: impossible.clone(),
-                    failures: 0,
                     done: false,
                 });
             }
-            Event::StepCompensated { step } => {
+            Event::StepCompensated { step, left } => {
                 let id = self.id(event, step)?;
                 let Some(undo) = self.nodes[id].undo.as_mut() else {
                     return Err(illegal(event, &format!("`{step}` is not being undone")));
                 };
                 undo.done = true;
+                undo.impossible.extend(left.iter().cloned());
                 self.barren_claims = 0;
             }
             Event::RunStuck { step, why } => self.stuck = Some((step.clone(), why.clone())),
@@ -442,8 +451,21 @@ impl RunState {
                 node.phase = Phase::Pending;
                 node.attempts = node.attempts.saturating_sub(1);
             }
+        }
+        self.go_stale();
+    }
+
+    /// What was proposed and has not begun is proposed again. Inverses follow from what was done and
+    /// stay as they are; what the author put in their place looks again.
+    fn go_stale(&mut self) {
+        for id in 0..self.nodes.len() {
+            let replaced = self.def(id).step.compensate.is_some();
+            let node = &mut self.nodes[id];
             if let Some(work) = node.work.as_mut() {
                 work.stale = !work.is_frozen();
+            }
+            if let Some(undo) = node.undo.as_mut().filter(|undo| replaced && !undo.done) {
+                undo.work.stale = !undo.work.is_frozen();
             }
         }
     }
@@ -457,12 +479,16 @@ impl RunState {
         let mut sets = BTreeMap::new();
         for key in &request.covers {
             let node = &self.nodes[self.id(event, key)?];
-            let Some(work) = &node.work else {
+            let Some(work) = node.work_of(request.direction) else {
                 return Err(illegal(event, &format!("`{key}` has proposed nothing")));
             };
             sets.insert(key.clone(), Arc::clone(&work.set));
         }
-        self.working(event, step)?.begun = true;
+        match request.direction {
+            Direction::Do => self.working(event, step)?.begun = true,
+            // A step that is undone has ended.
+            Direction::Undo => drop(self.id(event, step)?),
+        }
         let approval =
             Approval { step: step.to_owned(), request: request.clone(), sets, decided: None };
         self.approvals.push(approval);

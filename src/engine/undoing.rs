@@ -1,8 +1,10 @@
 //! Whose changes are undone, and in which order. PURE.
 
-use super::graph::MAIN;
+use super::consent::Consent;
+use super::decide::{Command, Walk};
 use super::state::{InstanceId, NodeId, Phase, RunState, Work};
 use crate::journal::event::{Compensation, StepKey};
+use crate::kernel::Direction;
 use crate::plan::document::{Action, OnVerifyFail};
 
 /// The first failed step of a scope, and the steps whose changes its failed verifications undo.
@@ -41,10 +43,14 @@ fn ancestors(state: &RunState, id: NodeId, found: &mut Vec<StepKey>) {
     }
 }
 
-/// The steps with changes to undo, in reverse dependency order.
-pub(super) fn undoable(state: &RunState, scope: Option<&[StepKey]>) -> Vec<NodeId> {
+/// The steps of a scope with changes to undo, in reverse dependency order; `None`: of all its steps.
+pub(super) fn undoable(
+    state: &RunState,
+    instance: InstanceId,
+    scope: Option<&[StepKey]>,
+) -> Vec<NodeId> {
     let mut found = Vec::new();
-    undoable_in(state, MAIN, scope, &mut found);
+    undoable_in(state, instance, scope, &mut found);
     found
 }
 
@@ -78,14 +84,70 @@ fn undoable_in(
     }
 }
 
-pub(super) fn compensation(state: &RunState, undone: &[NodeId]) -> Compensation {
-    let partial = undone.iter().any(|&id| {
+/// How far what was to be undone has been undone.
+pub(super) fn compensation(state: &RunState) -> Compensation {
+    let mut undone = state.nodes.iter().filter_map(|node| node.undo.as_ref()).peekable();
+    if undone.peek().is_none() {
+        return Compensation::None;
+    }
+    if undone.all(|undo| undo.done && undo.impossible.is_empty()) {
+        Compensation::Complete
+    } else {
+        Compensation::Partial
+    }
+}
+
+impl Walk<'_> {
+    /// Goes on undoing the first of these steps that is not undone; says whether there is one.
+    pub(super) fn undo_next(&mut self, todo: &[NodeId]) -> bool {
+        let state = self.state;
+        let is_open = |id: NodeId| !state.nodes[id].undo.as_ref().is_some_and(|undo| undo.done);
+        let mut open = todo.iter().copied().filter(|&id| is_open(id));
+        let Some(id) = open.next() else { return false };
+        // A fan-out asks once, for all its items.
+        let mut together = vec![id];
+        if let Some(fan_out) = state.nodes[id].fan_out {
+            together.extend(open.filter(|&other| state.nodes[other].fan_out == Some(fan_out)));
+        }
+        if !together.iter().any(|id| self.situation.in_flight.contains(id)) {
+            self.undo(id, &together);
+        }
+        true
+    }
+
+    fn undo(&mut self, id: NodeId, together: &[NodeId]) {
+        let state = self.state;
+        let mut asking = Vec::new();
+        for &member in together {
+            let Some(undo) = &state.nodes[member].undo else {
+                self.push(Command::ProposeUndo(member));
+                return;
+            };
+            let consent = self.consent(member, &undo.work, Direction::Undo);
+            if undo.work.stale && !matches!(consent, Consent::Waits(_) | Consent::Refused(_)) {
+                self.push(Command::ProposeUndo(member));
+                return;
+            }
+            if matches!(consent, Consent::Ask) {
+                asking.push(member);
+            }
+        }
         let node = &state.nodes[id];
-        node.undo.as_ref().is_some_and(|undo| !undo.impossible.is_empty())
-    });
-    match (undone.is_empty(), partial) {
-        (true, _) => Compensation::None,
-        (false, true) => Compensation::Partial,
-        (false, false) => Compensation::Complete,
+        if !asking.is_empty() {
+            let (node, direction) = (node.fan_out.unwrap_or(id), Direction::Undo);
+            self.push(Command::Request { node, covers: asking, direction });
+            return;
+        }
+        let Some(undo) = &node.undo else { return };
+        if undo.work.has_doubt() {
+            self.next.doubts.push(node.key.clone());
+            return;
+        }
+        match self.consent(id, &undo.work, Direction::Undo) {
+            Consent::Given => self.push(Command::Undo(id)),
+            Consent::Waits(place) => self.waits_for(place),
+            Consent::Refused(failure) => self.push(Command::LeaveUndone(id, failure)),
+            Consent::Ask => {}
+        }
     }
 }

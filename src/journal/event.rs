@@ -170,6 +170,13 @@ pub struct ApprovalRequest {
     /// What is shown with it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub show: Value,
+    /// Whether the sets carry the steps' changes out, or undo them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub direction: Direction,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What happened. Stored as JSON with a `type`.
@@ -461,14 +468,23 @@ pub enum Event {
         set: ChangeSet,
         /// What cannot be undone, and why.
         impossible: Vec<String>,
+        /// What the change policy said of each change of a `compensate:`, with the values that it saw.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        policy: Value,
+        /// Why an approval is needed; empty: none is.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ask: Vec<String>,
         /// The server that they are carried out on.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         server: Value,
     },
-    /// All that can be undone of a step was undone.
+    /// The undoing of a step has ended: nothing more of it will be undone.
     StepCompensated {
         /// The step.
         step: StepKey,
+        /// What was not undone although it could have been, and why: refused, rejected, expired.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<String>,
     },
     /// An undoing failed after its retries: a person must act. Commits with its notification.
     RunStuck {
@@ -601,7 +617,7 @@ impl Event {
             | Self::ChangeInDoubt { step, .. }
             | Self::DoubtSettled { step, .. }
             | Self::CompensationProposed { step, .. }
-            | Self::StepCompensated { step } => Some(step),
+            | Self::StepCompensated { step, .. } => Some(step),
             Self::RunStuck { step, .. }
             | Self::LockQueued { step, .. }
             | Self::LockAcquired { step, .. }

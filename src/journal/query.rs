@@ -221,7 +221,9 @@ impl<'a> Audit<'a> {
                 let change = self.change(stream, step, *index, *direction);
                 Line::new("change_in_doubt", format!("{change}: {why}")).of(step)
             }
-            Event::StepCompensated { step } => Line::new("step_compensated", "").of(step),
+            Event::StepCompensated { step, left } => {
+                Line::new("step_compensated", left.join("; ")).of(step)
+            }
             _ => return None,
         })
     }

@@ -193,10 +193,13 @@ pub enum Inverse {
 }
 
 /// Whether a change is being carried out or undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Carried out.
+    #[default]
     Do,
     /// Undone.
     Undo,

@@ -9,6 +9,7 @@ use super::fold::clock;
 use super::style::{Style, Tone, place};
 use super::table::table;
 use super::view::{ApprovalView, RunView};
+use crate::kernel::Direction;
 
 /// A list of open approvals.
 pub fn list(style: Style, waiting: &[(&RunView, &ApprovalView)]) -> String {
@@ -47,7 +48,11 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
         let _ = writeln!(text, "\n{shown}");
     }
     for (step, set) in &approval.sets {
-        let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, &format!("changes of {step}")));
+        let what = match request.direction {
+            Direction::Do => "changes",
+            Direction::Undo => "undoing",
+        };
+        let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, &format!("{what} of {step}")));
         text.push_str(&change_set(style, set));
     }
     if let Some(decided) = &approval.decided {
@@ -76,6 +81,7 @@ pub fn to_json(run: &RunView, approval: &ApprovalView) -> Value {
         "risk": approval.request.risk,
         "reasons": approval.request.reasons,
         "digest": approval.request.digest,
+        "direction": approval.request.direction,
         "asked_at": approval.asked_at,
         "expires_at": approval.request.expires_at,
         "show": approval.request.show,

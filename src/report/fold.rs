@@ -177,8 +177,12 @@ impl<'a> Fold<'a> {
                 view.reason = Some(why.clone());
             }
             Event::CompensationProposed { step, impossible, .. } => {
-                let listed = impossible.iter().map(|why| format!("{step}: {why}"));
-                view.not_undone.extend(listed);
+                for listed in impossible.iter().map(|why| format!("{step}: {why}")) {
+                    // What is proposed again says it again.
+                    if !view.not_undone.contains(&listed) {
+                        view.not_undone.push(listed);
+                    }
+                }
             }
             _ => {}
         }
@@ -248,7 +252,12 @@ impl<'a> Fold<'a> {
                 step.evidence.seen.clone_from(seen);
                 step.waiting = Some(format!("looks again at {}", clock(*next_at)));
             }
-            Event::StepCompensated { step } => self.set(step, "compensated"),
+            Event::StepCompensated { step, left } => {
+                let listed = left.iter().map(|why| format!("{step}: {why}"));
+                self.view.not_undone.extend(listed);
+                let state = if left.is_empty() { "compensated" } else { "not_compensated" };
+                self.set(step, state);
+            }
             Event::RunStuck { step: Some(step), .. } => self.set(step, "stuck"),
             _ => {}
         }
@@ -276,9 +285,15 @@ impl<'a> Fold<'a> {
                     let (by, reason) = (by.clone(), reason.clone());
                     approval.decided = Some(DecisionView { decision: *decision, by, reason, at });
                 }
+                let asked = self.view.approvals.iter().rev().find(|one| one.step == *step);
+                let undoes = asked.is_some_and(|one| one.request.direction == Direction::Undo);
                 let step = self.step(step, at);
                 step.waiting = None;
-                let state = if *decision == Decision::Approved { "pending" } else { "failed" };
+                let state = match decision {
+                    _ if undoes => "compensating",
+                    Decision::Approved => "pending",
+                    Decision::Rejected | Decision::Expired => "failed",
+                };
                 state.clone_into(&mut step.state);
             }
             Event::ChangeStarted { step, index, direction, .. } => {
@@ -320,7 +335,9 @@ impl<'a> Fold<'a> {
                 self.set(step, "pending");
             }
             Event::CompensationProposed { step, set, .. } => {
-                self.step(step, at).undone = views(set);
+                let view = self.step(step, at);
+                view.undone = views(set);
+                view.evidence.undo = Some(set.clone());
                 self.set(step, "compensating");
             }
             _ => {}
@@ -331,7 +348,11 @@ impl<'a> Fold<'a> {
         let mut sets = BTreeMap::new();
         for key in &request.covers {
             let known = self.by_key.get(key).map(|id| &self.steps[*id]);
-            if let Some(set) = known.and_then(|step| step.evidence.set.clone()) {
+            let proposed = known.and_then(|step| match request.direction {
+                Direction::Do => step.evidence.set.clone(),
+                Direction::Undo => step.evidence.undo.clone(),
+            });
+            if let Some(set) = proposed {
                 sets.insert(key.clone(), set);
             }
         }

@@ -239,7 +239,7 @@ fn ending(style: Style, view: &RunView) -> String {
         Compensation::Complete => lines.push("its changes were undone".to_owned()),
         Compensation::Partial => lines.push("some of its changes were undone".to_owned()),
     }
-    lines.extend(view.not_undone.iter().map(|what| format!("cannot be undone: {what}")));
+    lines.extend(view.not_undone.iter().map(|what| format!("not undone: {what}")));
     lines.extend(view.waiting_for.iter().map(|what| format!("waits for {what}")));
     let wake_at = view.wake_at.filter(|_| view.outcome == Outcome::Waiting);
     lines.extend(wake_at.map(|at| format!("goes on by itself at {}", clock(at))));

@@ -106,7 +106,12 @@ fn step_line(event: &Event) -> Option<Line<'_>> {
         Event::WaitPolled { step, next_at, .. } => {
             (step, format!("looked; looks again at {next_at}"), None)
         }
-        Event::StepCompensated { step } => (step, "undone".to_owned(), Some(Tone::Warn)),
+        Event::StepCompensated { step, left } if left.is_empty() => {
+            (step, "undone".to_owned(), Some(Tone::Warn))
+        }
+        Event::StepCompensated { step, left } => {
+            (step, format!("not undone: {}", left.join("; ")), Some(Tone::Bad))
+        }
         Event::RunStuck { step: Some(step), why } => {
             (step, format!("stuck: {why}"), Some(Tone::Bad))
         }

@@ -122,6 +122,8 @@ pub struct Evidence {
     pub failures: Vec<(u32, Failure)>,
     /// What it proposed last.
     pub set: Option<ChangeSet>,
+    /// What was proposed last to undo it.
+    pub undo: Option<ChangeSet>,
     /// What the change policy said.
     pub policy: Value,
     /// Why an approval is needed.

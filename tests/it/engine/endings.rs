@@ -227,22 +227,6 @@ async fn a_tool_of_the_authors_choice_undoes() {
 }
 
 #[tokio::test]
-async fn a_risky_undoing_waits_for_a_persons_consent() {
-    let kit = kit("compensate_risky").await;
-    let mut change = step("change", &[], insert(1));
-    let all = json!({ "statements": ["delete from public.t"] });
-    change.compensate = Some(ToolCall { tool: "execute_sql".to_owned(), with: all });
-    let run = kit.start(&plan(vec![change, step("check", &["change"], failing_verify())])).await;
-    assert_eq!(kit.execute(&run).await, Outcome::Stuck);
-    let (_, why) = kit.state(&run).await.stuck.unwrap();
-    assert!(why.contains("needs a person's consent: delete from public.t"), "{why}");
-    assert_eq!(rows(&kit).await, "1", "nothing is undone before");
-    kit.engine().unstick(&run, (&me(), "carry it out")).await.unwrap();
-    assert_eq!(kit.execute(&run).await, Outcome::Failed);
-    assert_eq!(rows(&kit).await, "");
-}
-
-#[tokio::test]
 async fn an_undoing_that_cannot_be_proposed_is_tried_again_and_then_loud() {
     let mut kit = kit("compensate_late").await;
     let mut change = step("change", &[], insert(1));

@@ -11,3 +11,4 @@ mod props;
 mod runs;
 mod secrets;
 mod storage;
+mod undoing;
