@@ -7,6 +7,7 @@ pub mod config;
 pub mod engine;
 pub mod journal;
 pub mod kernel;
+pub mod lakebase;
 pub mod plan;
 pub mod postgres;
 pub mod report;

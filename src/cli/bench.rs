@@ -21,7 +21,7 @@ use crate::journal::store::{Append, Durability, Expect};
 use crate::journal::{Event, Journal, JournalError, Outcome, Principal, SqliteJournal, Stream};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::{
-    Clock, Digest, Failure, IdSource, Redactor, Risk, Severity, Span, Target, Timestamp,
+    BoxFuture, Clock, Digest, Failure, IdSource, Redactor, Risk, Severity, Span, Target, Timestamp,
 };
 use crate::plan::document::{
     Action, ApprovalMode, Limits, Need, PinnedText, PlanError, Retry, RunIf,
@@ -136,8 +136,14 @@ struct Bench {
 struct NoDatabase;
 
 impl Endpoints for NoDatabase {
-    fn endpoint(&self, _connection: &str, _target: &Target) -> Result<PgEndpoint, Failure> {
-        Err(Failure::permanent("bench::no_database", "the benchmark uses no database"))
+    fn endpoint<'a>(
+        &'a self,
+        _connection: &'a str,
+        _target: &'a Target,
+        _wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
+        let failure = Failure::permanent("bench::no_database", "the benchmark uses no database");
+        Box::pin(async { Err(failure) })
     }
 }
 

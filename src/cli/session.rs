@@ -21,8 +21,8 @@ use crate::journal::store::{RunSummary, Stream};
 use crate::journal::{Entry, Journal, JournalError, MemoryJournal, Principal, SqliteJournal};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::{
-    Clock, Failure, IdSource, KillPoints, RandomIds, Redactor, RunId, Secret, Severity, SqlFile,
-    SystemClock, Target,
+    BoxFuture, Clock, Failure, IdSource, KillPoints, RandomIds, Redactor, RunId, Secret, Severity,
+    SqlFile, SystemClock, Target,
 };
 use crate::plan::Plan;
 use crate::postgres::{Cluster, ClusterOptions, LocalPostgres, PgEndpoint, ServerOptions};
@@ -344,15 +344,19 @@ fn kill_points(environment: &dyn Environment) -> Result<Arc<dyn KillPoints>, Cli
 struct Known(BTreeMap<String, PgEndpoint>);
 
 impl Endpoints for Known {
-    fn endpoint(&self, connection: &str, target: &Target) -> Result<PgEndpoint, Failure> {
-        let endpoint = self.0.get(connection).ok_or_else(|| {
-            let text = format!("this command did not connect to `{connection}`");
-            Failure::permanent("cli::unknown_connection", text)
-                .with_help("the plan names it: check the connections of your configuration")
-        })?;
-        Ok(match &target.database {
-            Some(database) => endpoint.with_database(database),
-            None => endpoint.clone(),
+    fn endpoint<'a>(
+        &'a self,
+        connection: &'a str,
+        target: &'a Target,
+        wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
+        Box::pin(async move {
+            let Some(endpoint) = self.0.get(connection) else {
+                let text = format!("this command did not connect to `{connection}`");
+                return Err(Failure::permanent("cli::unknown_connection", text)
+                    .with_help("the plan names it: check the connections of your configuration"));
+            };
+            endpoint.endpoint(connection, target, wake).await
         })
     }
 }

@@ -1,11 +1,11 @@
 //! Carrying changes out, and undoing them: one after the other, each between a durable start and a
 //! durable end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Recovered};
+use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, Recovered};
 use super::recorder::Gone;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
@@ -13,9 +13,10 @@ use crate::journal::event::{Event, StepKey};
 use crate::journal::store::Durability;
 use crate::kernel::change::Origin;
 use crate::kernel::{
-    Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass, RunId,
-    Settlement, Severity,
+    BoxFuture, Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass,
+    RunId, Settlement, Severity,
 };
+use crate::lakebase::Workspace;
 use crate::postgres::{PgEndpoint, ServerFacts};
 use crate::tools::AnyTool;
 use crate::tools::tool::Settled;
@@ -28,6 +29,7 @@ pub(super) struct Carry<'a> {
     direction: Direction,
     endpoint: Option<PgEndpoint>,
     expected: Option<ServerFacts>,
+    workspace: Option<Arc<dyn Workspace>>,
     /// Settlements that are not durable yet; they share a commit with the next start.
     pending: Vec<Event>,
     progress: Box<dyn Fn(String) + Send + Sync>,
@@ -56,7 +58,7 @@ impl Task {
     /// Carries a step's changes out, from the first open one on; with `drain` only settles the one that
     /// has begun.
     pub(super) async fn apply(&self, work: Work, drain: bool) -> Result<(), Gone> {
-        let mut carry = match Carry::new(self, &work, Direction::Do) {
+        let mut carry = match Carry::new(self, &work, Direction::Do).await {
             Ok(carry) => carry,
             Err(failure) => {
                 return self
@@ -113,7 +115,7 @@ impl Task {
 
     /// Undoes a step's changes.
     pub(super) async fn undo(&self, work: Work, failures: u32) -> Result<(), Gone> {
-        let mut carry = match Carry::new(self, &work, Direction::Undo) {
+        let mut carry = match Carry::new(self, &work, Direction::Undo).await {
             Ok(carry) => carry,
             Err(failure) => return self.stuck(&failure, Vec::new()).await,
         };
@@ -184,10 +186,11 @@ pub(super) fn doubtful(
 }
 
 impl<'a> Carry<'a> {
-    fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
+    async fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
         let on_database =
             work.set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
-        let endpoint = if on_database && !task.preview { Some(task.endpoint()?) } else { None };
+        let endpoint =
+            if on_database && !task.preview { Some(task.endpoint(true).await?) } else { None };
         let expected = match &work.server {
             Value::Null => None,
             server => Some(serde_json::from_value(server.clone()).map_err(|error| {
@@ -203,6 +206,7 @@ impl<'a> Carry<'a> {
             direction,
             endpoint,
             expected,
+            workspace: task.workspace(),
             pending: Vec::new(),
         })
     }
@@ -213,7 +217,9 @@ impl<'a> Carry<'a> {
             let step = match self.changes[index].clone() {
                 ChangeState::Settled(_) => Step::Next,
                 ChangeState::InDoubt { .. } => Step::End(Carried::Doubt),
-                ChangeState::Started { fingerprint } => self.recover(index, &fingerprint).await?,
+                ChangeState::Started { fingerprint, note } => {
+                    self.recover(index, &fingerprint, note).await?
+                }
                 ChangeState::New if drain || self.task.stop.is_cancelled() => {
                     Step::End(Carried::Stopped)
                 }
@@ -235,7 +241,7 @@ impl<'a> Carry<'a> {
         let appliers = Arc::clone(&self.task.parts.appliers);
         let applier = appliers.of(&change.operation);
         let fingerprint = if change.recovery == Recovery::Probe {
-            match applier.fingerprint(&self.context(&key, change)).await {
+            match applier.fingerprint(&self.context(&key, change, &self.notes(index, None))).await {
                 Ok(fingerprint) => fingerprint,
                 Err(failure) => return Ok(Step::End(Carried::Failed(failure))),
             }
@@ -249,13 +255,17 @@ impl<'a> Carry<'a> {
             direction: self.direction,
             fingerprint: fingerprint.clone(),
         });
-        self.changes[index] = ChangeState::Started { fingerprint: fingerprint.clone() };
+        let begun = ChangeState::Started { fingerprint: fingerprint.clone(), note: None };
+        self.changes[index] = begun;
         self.task.record(std::mem::take(&mut self.pending), Durability::Synced).await?;
-        match applier.apply(&self.context(&key, change)).await {
+        let notes = self.notes(index, None);
+        let applied = applier.apply(&self.context(&key, change, &notes)).await;
+        let note = notes.last();
+        match applied {
             Ok(Applied::Done(receipt)) => self.settle(index, Settlement::Applied { receipt }),
             Ok(Applied::Moot) => self.settle(index, Settlement::Moot),
             Err(failure) if failure.class == RetryClass::InDoubt => {
-                let step = self.recover(index, &fingerprint).await?;
+                let step = self.recover(index, &fingerprint, note).await?;
                 // A change that certainly did not happen failed here; whether it is tried again is for
                 // the retry policy to say.
                 return Ok(match step {
@@ -274,13 +284,20 @@ impl<'a> Carry<'a> {
     }
 
     /// Finds out what became of a change that has a start and no end.
-    async fn recover(&mut self, index: usize, fingerprint: &Value) -> Result<Step, Gone> {
+    async fn recover(
+        &mut self,
+        index: usize,
+        fingerprint: &Value,
+        note: Option<String>,
+    ) -> Result<Step, Gone> {
         let set = Arc::clone(&self.set);
         let change = &set.changes[index];
         let key = self.key(index);
         let appliers = Arc::clone(&self.task.parts.appliers);
         let applier: &dyn Applier = appliers.of(&change.operation);
-        match applier.recover(&self.context(&key, change), fingerprint).await {
+        let notes = self.notes(index, note);
+        let recovered = applier.recover(&self.context(&key, change, &notes), fingerprint).await;
+        match recovered {
             Ok(Recovered::Applied(receipt)) => {
                 self.settle(index, Settlement::Applied { receipt });
                 Ok(Step::Next)
@@ -363,7 +380,16 @@ impl<'a> Carry<'a> {
         }
     }
 
-    fn context<'c>(&'c self, key: &'c ChangeKey, change: &'c Change) -> ApplyContext<'c> {
+    fn notes(&self, index: usize, last: Option<String>) -> StepNotes<'a> {
+        StepNotes { task: self.task, index, direction: self.direction, last: Mutex::new(last) }
+    }
+
+    fn context<'c>(
+        &'c self,
+        key: &'c ChangeKey,
+        change: &'c Change,
+        notes: &'c dyn Notes,
+    ) -> ApplyContext<'c> {
         let task = self.task;
         ApplyContext {
             key,
@@ -377,8 +403,43 @@ impl<'a> Carry<'a> {
             secrets: &*task.parts.secrets,
             clock: &*task.parts.clock,
             kill: &*task.parts.kill,
+            workspace: self.workspace.as_deref(),
+            notes,
             progress: &*self.progress,
         }
+    }
+}
+
+/// The notes of one change, kept in the run's journal.
+struct StepNotes<'a> {
+    task: &'a Task,
+    index: usize,
+    direction: Direction,
+    last: Mutex<Option<String>>,
+}
+
+impl Notes for StepNotes<'_> {
+    fn note<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let event = Event::ChangeNoted {
+                step: self.task.key.clone(),
+                index: place(self.index),
+                direction: self.direction,
+                note: text.to_owned(),
+            };
+            // What it finds again goes on; only this process has come to its end.
+            let gone = |Gone| {
+                Failure::transient("engine::gone", "the run's executor ended")
+                    .with_class(RetryClass::InDoubt)
+            };
+            self.task.record(vec![event], Durability::Synced).await.map_err(gone)?;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+            Ok(())
+        })
+    }
+
+    fn last(&self) -> Option<String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

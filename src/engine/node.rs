@@ -68,6 +68,8 @@ pub enum ChangeState {
     Started {
         /// What the probe saw before.
         fingerprint: Value,
+        /// What finds it again elsewhere: the name of a running operation.
+        note: Option<String>,
     },
     /// Nobody can tell; a person settles it.
     InDoubt {

@@ -7,14 +7,44 @@ use super::apply::{Appliers, SecretSource};
 use crate::config::Settings;
 use crate::journal::event::{Event, Principal};
 use crate::journal::store::Journal;
-use crate::kernel::{Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp};
+use crate::kernel::{
+    BoxFuture, Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp,
+};
+use crate::lakebase::Workspace;
 use crate::postgres::PgEndpoint;
 use crate::tools::Catalog;
 
-/// Where the database of a target is.
+/// Where the database of a target is, and the workspace that it belongs to.
 pub trait Endpoints: Send + Sync {
-    /// The endpoint of a target under a connection.
-    fn endpoint(&self, connection: &str, target: &Target) -> Result<PgEndpoint, Failure>;
+    /// The endpoint of a target under a connection. A suspended compute is a failure unless `wake` is
+    /// set: connecting would start it.
+    fn endpoint<'a>(
+        &'a self,
+        connection: &'a str,
+        target: &'a Target,
+        wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>>;
+
+    /// The workspace of a connection, when it has one.
+    fn workspace(&self, _connection: &str) -> Option<Arc<dyn Workspace>> {
+        None
+    }
+}
+
+/// One database, whatever the target: the target names at most another database on its server.
+impl Endpoints for PgEndpoint {
+    fn endpoint<'a>(
+        &'a self,
+        _connection: &'a str,
+        target: &'a Target,
+        _wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
+        let endpoint = match &target.database {
+            Some(database) => self.with_database(database),
+            None => self.clone(),
+        };
+        Box::pin(async { Ok(endpoint) })
+    }
 }
 
 /// The settings as they hold for a target.

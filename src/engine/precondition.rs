@@ -44,7 +44,8 @@ pub async fn fingerprints(
     plan: &Plan,
     names: &[String],
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let endpoint = parts.endpoints.endpoint(&plan.body.connection, &plan.body.target)?;
+    let endpoint =
+        parts.endpoints.endpoint(&plan.body.connection, &plan.body.target, false).await?;
     let settings = parts.settings.settings(&plan.body.target);
     let reader = PgReader::new(endpoint, &settings.limits, "lakeops:precondition");
     let mut found = BTreeMap::new();

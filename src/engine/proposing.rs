@@ -85,7 +85,10 @@ impl Task {
         let Some(AnyTool::Write(found)) = self.parts.catalog.find(tool) else {
             return Err(unknown_tool(tool));
         };
-        let mut set = found.propose(&self.context(reader), arguments).await?;
+        let mut set = {
+            let workspace = self.workspace();
+            found.propose(&self.context(reader, workspace.as_deref()), arguments).await?
+        };
         let on_database =
             set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
         if !on_database {

@@ -333,6 +333,9 @@ fn apply(world: &mut World, state: &RunState, id: usize, drain: bool) -> Vec<Eve
         ChangeState::New => {
             vec![Event::ChangeStarted { step, set, index, direction, fingerprint: Value::Null }]
         }
+        ChangeState::Started { note: None, .. } if world.roll(&step, "note") < 30 => {
+            vec![Event::ChangeNoted { step, index, direction, note: "operations/1".to_owned() }]
+        }
         ChangeState::Started { .. } => {
             let tries = world.applied.entry(format!("{step}/{index}")).or_default();
             *tries += 1;

@@ -356,7 +356,18 @@ impl RunState {
                 if *change != ChangeState::New {
                     return Err(illegal(event, &format!("change {index} of `{step}` had begun")));
                 }
-                *change = ChangeState::Started { fingerprint: fingerprint.clone() };
+                let fingerprint = fingerprint.clone();
+                *change = ChangeState::Started { fingerprint, note: None };
+            }
+            Event::ChangeNoted { step, index, direction, note } => {
+                let change = self.change(event, (step, *index, *direction))?;
+                let ChangeState::Started { note: known, .. } = change else {
+                    return Err(illegal(
+                        event,
+                        &format!("change {index} of `{step}` was not begun"),
+                    ));
+                };
+                *known = Some(note.clone());
             }
             Event::ChangeNotApplied { step, index, direction, .. } => {
                 let change = self.change(event, (step, *index, *direction))?;
@@ -384,7 +395,7 @@ impl RunState {
             }
             Event::ChangeInDoubt { step, index, direction, .. } => {
                 let change = self.change(event, (step, *index, *direction))?;
-                let ChangeState::Started { fingerprint } = change else {
+                let ChangeState::Started { fingerprint, .. } = change else {
                     return Err(illegal(
                         event,
                         &format!("change {index} of `{step}` was not begun"),

@@ -14,12 +14,13 @@ use super::retry::retry_at;
 use crate::config::Settings;
 use crate::journal::event::{Event, StepKey};
 use crate::journal::store::Durability;
-use crate::kernel::{Failure, RunId, Target};
+use crate::kernel::{BoxFuture, Failure, RunId, Target};
+use crate::lakebase::{ReadApi, Workspace};
 use crate::plan::{Plan, PlannedStep};
 use crate::postgres::{PgEndpoint, PgReader};
 use crate::sop::Scope;
 use crate::tools::tool::ToolOutput;
-use crate::tools::{AnyTool, ReadContext, Rules};
+use crate::tools::{AnyTool, Places, ReadContext, Rules};
 
 /// A step at work.
 pub(super) struct Task {
@@ -85,17 +86,30 @@ impl Task {
     }
 
     /// The endpoint of the step's database.
-    pub(super) fn endpoint(&self) -> Result<PgEndpoint, Failure> {
-        self.parts.endpoints.endpoint(&self.plan.body.connection, &self.target)
+    pub(super) async fn endpoint(&self, wake: bool) -> Result<PgEndpoint, Failure> {
+        self.parts.endpoints.endpoint(&self.plan.body.connection, &self.target, wake).await
+    }
+
+    /// The workspace of the plan's connection, when it has one.
+    pub(super) fn workspace(&self) -> Option<Arc<dyn Workspace>> {
+        self.parts.endpoints.workspace(&self.plan.body.connection)
     }
 
     /// A read-only session on the step's database; connects on first use.
     pub(super) fn reader(&self) -> PgReader {
+        self.reader_of(&self.target)
+    }
+
+    fn reader_of(&self, target: &Target) -> PgReader {
         let name = format!("lakeops:{}", self.run);
-        match self.endpoint() {
-            Ok(endpoint) => PgReader::new(endpoint, &self.settings.limits, &name),
-            Err(failure) => PgReader::unavailable(failure),
-        }
+        let (endpoints, target) = (Arc::clone(&self.parts.endpoints), target.clone());
+        let (connection, wake) = (self.plan.body.connection.clone(), self.step.wake);
+        let find = move || -> BoxFuture<'static, Result<PgEndpoint, Failure>> {
+            let (endpoints, target) = (Arc::clone(&endpoints), target.clone());
+            let connection = connection.clone();
+            Box::pin(async move { endpoints.endpoint(&connection, &target, wake).await })
+        };
+        PgReader::found_by(find, &self.settings.limits, &name)
     }
 
     /// Awaits something that only looks: within a time, and as long as nobody aborts.
@@ -128,18 +142,21 @@ impl Task {
         let Some(AnyTool::Read(found)) = self.parts.catalog.find(tool) else {
             return Err(unknown_tool(tool));
         };
-        found.read(&self.context(reader), arguments).await
+        let workspace = self.workspace();
+        found.read(&self.context(reader, workspace.as_deref()), arguments).await
     }
 
     /// The read-only context of a tool.
-    pub(super) fn context<'a>(&'a self, reader: &'a PgReader) -> ReadContext<'a> {
+    pub(super) fn context<'a>(
+        &'a self,
+        reader: &'a PgReader,
+        workspace: Option<&'a dyn Workspace>,
+    ) -> ReadContext<'a> {
         ReadContext {
-            pg: reader,
-            clock: &*self.parts.clock,
-            settings: &self.settings,
-            target: &self.target,
-            earlier: &[],
             rules: self,
+            workspace: workspace.map(|workspace| -> &dyn ReadApi { workspace }),
+            places: Some(self),
+            ..ReadContext::new(reader, &*self.parts.clock, &self.settings, &self.target)
         }
     }
 }
@@ -148,6 +165,12 @@ impl Task {
 impl Rules for Task {
     fn decide(&self, sop: &str, scope: &Scope) -> Result<Value, Failure> {
         self.programs.script(&self.plan.body, sop, scope).map(|evaluated| evaluated.value)
+    }
+}
+
+impl Places for Task {
+    fn reader_at(&self, target: &Target) -> PgReader {
+        self.reader_of(target)
     }
 }
 

@@ -410,6 +410,18 @@ pub enum Event {
         /// What the probe saw before.
         fingerprint: Value,
     },
+    /// What finds a change again that goes on elsewhere: the name of a long-running operation. Durable
+    /// before anybody waits for it; the newest one counts.
+    ChangeNoted {
+        /// The step.
+        step: StepKey,
+        /// Its place in the set.
+        index: u32,
+        /// Whether it is done or undone.
+        direction: Direction,
+        /// What is noted.
+        note: String,
+    },
     /// It was looked at, or its clean-up ran, and it certainly did not happen; it can be started again.
     ChangeNotApplied {
         /// The step.
@@ -569,6 +581,7 @@ impl Event {
             Self::ApprovalRequested { .. } => "approval_requested",
             Self::ApprovalDecided { .. } => "approval_decided",
             Self::ChangeStarted { .. } => "change_started",
+            Self::ChangeNoted { .. } => "change_noted",
             Self::ChangeNotApplied { .. } => "change_not_applied",
             Self::ChangeSettled { .. } => "change_settled",
             Self::ChangeInDoubt { .. } => "change_in_doubt",
@@ -612,6 +625,7 @@ impl Event {
             | Self::ApprovalRequested { step, .. }
             | Self::ApprovalDecided { step, .. }
             | Self::ChangeStarted { step, .. }
+            | Self::ChangeNoted { step, .. }
             | Self::ChangeNotApplied { step, .. }
             | Self::ChangeSettled { step, .. }
             | Self::ChangeInDoubt { step, .. }

@@ -9,7 +9,7 @@ use super::store::Entry;
 use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, Timestamp};
 
 /// The kinds that an audit is made from: the filter of the entries to read.
-pub const AUDIT_KINDS: [&str; 20] = [
+pub const AUDIT_KINDS: [&str; 21] = [
     "run_created",
     "run_claimed",
     "run_parked",
@@ -20,6 +20,7 @@ pub const AUDIT_KINDS: [&str; 20] = [
     "approval_requested",
     "approval_decided",
     "change_started",
+    "change_noted",
     "change_not_applied",
     "change_settled",
     "change_in_doubt",
@@ -204,6 +205,10 @@ impl<'a> Audit<'a> {
             }
             Event::ChangeStarted { step, index, direction, .. } => {
                 Line::new("change_started", self.change(stream, step, *index, *direction)).of(step)
+            }
+            Event::ChangeNoted { step, index, direction, note } => {
+                let change = self.change(stream, step, *index, *direction);
+                Line::new("change_noted", format!("{change}: {note}")).of(step)
             }
             Event::ChangeNotApplied { step, index, direction, failure } => {
                 let change = self.change(stream, step, *index, *direction);

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Digest, Risk, Severity, Span, Timestamp};
+use super::{ApiCall, Digest, Risk, Severity, Span, Timestamp};
 
 /// A value bound to a placeholder of a statement (`$1`, `$2`, …), typed as PostgreSQL sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub enum Operation {
         /// The status codes that count as success.
         expect: Vec<u16>,
     },
+    /// A call of the workspace's REST API.
+    Api(ApiCall),
     /// A program on this machine, started without a shell.
     Command {
         /// The program.
@@ -133,6 +135,7 @@ impl Operation {
         match self {
             Self::Sql { .. } => "sql",
             Self::Http { .. } => "http",
+            Self::Api(_) => "api",
             Self::Command { .. } => "command",
             Self::Notification { .. } => "notification",
             Self::Event { .. } => "event",
@@ -145,6 +148,7 @@ impl fmt::Display for Operation {
         match self {
             Self::Sql { statement, .. } => f.write_str(&statement.text),
             Self::Http { method, url, .. } => write!(f, "{method} {url}"),
+            Self::Api(call) => call.fmt(f),
             Self::Command { program, args, .. } => {
                 write!(f, "{program}")?;
                 args.iter().try_for_each(|arg| write!(f, " {arg:?}"))

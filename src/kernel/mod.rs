@@ -3,6 +3,7 @@
 //! Nothing here opens a file, a socket or a database, and nothing here depends on another module of
 //! ours. Start with [`change`], the data that every effect of the engine is described by.
 
+pub mod api_call;
 pub mod change;
 pub mod digest;
 pub mod failure;
@@ -16,6 +17,7 @@ pub mod sql_text;
 pub mod target;
 pub mod time;
 
+pub use api_call::{ApiCall, ApiState, ApiVerb};
 pub use change::{
     Bind, Change, ChangeSet, Direction, Inverse, Operation, Query, Receipt, Recovery, Settlement,
     SqlStatement,

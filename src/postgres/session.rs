@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::read_text::{PREFIX, ReadText, read_text};
 use super::{PgEndpoint, PgError, bind, decode};
 use crate::config::settings::Limits;
-use crate::kernel::{Bind, Failure, Query, SqlFile, Timestamp};
+use crate::kernel::{Bind, BoxFuture, Failure, Query, SqlFile, Timestamp};
 use crate::sql_file;
 
 /// How long after the server's own time limit we stop waiting for its answer.
@@ -78,11 +78,21 @@ pub struct Described {
 /// `READ ONLY` transaction of its own with time limits, rolls it back, and connects again after a
 /// connection was lost.
 pub struct PgReader {
-    endpoint: Result<PgEndpoint, Failure>,
+    source: Source,
     application_name: String,
     limits: Limits,
     state: Mutex<State>,
 }
+
+/// Where a session gets its endpoint from.
+enum Source {
+    Known(PgEndpoint),
+    Nowhere(Failure),
+    FoundBy(Box<FindEndpoint>),
+}
+
+/// Finds an endpoint, each time that a session connects.
+type FindEndpoint = dyn Fn() -> BoxFuture<'static, Result<PgEndpoint, Failure>> + Send + Sync;
 
 #[derive(Default)]
 struct State {
@@ -94,7 +104,7 @@ impl PgReader {
     /// A session on `endpoint`, not connected yet.
     pub fn new(endpoint: PgEndpoint, limits: &Limits, application_name: &str) -> Self {
         Self {
-            endpoint: Ok(endpoint),
+            source: Source::Known(endpoint),
             application_name: application_name.to_owned(),
             limits: limits.clone(),
             state: Mutex::default(),
@@ -104,16 +114,34 @@ impl PgReader {
     /// A session for what needs no database: whoever reads all the same is told why it cannot.
     pub fn unavailable(why: Failure) -> Self {
         Self {
-            endpoint: Err(why),
+            source: Source::Nowhere(why),
             application_name: String::new(),
             limits: Limits::default(),
             state: Mutex::default(),
         }
     }
 
+    /// A session on what `find` finds, asked each time that it connects: who never reads never asks.
+    pub fn found_by(
+        find: impl Fn() -> BoxFuture<'static, Result<PgEndpoint, Failure>> + Send + Sync + 'static,
+        limits: &Limits,
+        application_name: &str,
+    ) -> Self {
+        Self {
+            source: Source::FoundBy(Box::new(find)),
+            application_name: application_name.to_owned(),
+            limits: limits.clone(),
+            state: Mutex::default(),
+        }
+    }
+
     /// Where it reads.
-    pub fn endpoint(&self) -> Result<&PgEndpoint, PgError> {
-        self.endpoint.as_ref().map_err(|failure| PgError::Nowhere(failure.clone()))
+    pub async fn endpoint(&self) -> Result<PgEndpoint, PgError> {
+        match &self.source {
+            Source::Known(endpoint) => Ok(endpoint.clone()),
+            Source::Nowhere(failure) => Err(PgError::Nowhere(failure.clone())),
+            Source::FoundBy(find) => find().await.map_err(PgError::Nowhere),
+        }
     }
 
     /// Runs a file of `sql/`, each row read as `T`.
@@ -258,7 +286,7 @@ impl PgReader {
             }
         }
         let mut fresh = {
-            let endpoint = self.endpoint()?.with_application_name(&self.application_name);
+            let endpoint = self.endpoint().await?.with_application_name(&self.application_name);
             connect(&endpoint, &self.limits).await?
         };
         answer(name, 0, self.patience(), bind::simple(&mut fresh, begin)).await?;

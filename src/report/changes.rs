@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::style::{Style, Tone, count};
-use crate::kernel::{Bind, Change, ChangeSet, Inverse, Operation, Recovery, Risk, SqlStatement};
+use crate::kernel::{
+    ApiCall, ApiState, ApiVerb, Bind, Change, ChangeSet, Inverse, Operation, Recovery, Risk,
+    SqlStatement,
+};
 
 /// The whole set.
 pub fn change_set(style: Style, set: &ChangeSet) -> String {
@@ -71,6 +74,7 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
             let codes: Vec<String> = expect.iter().map(ToString::to_string).collect();
             line(text, style, "expect", &codes.join(", "));
         }
+        Operation::Api(call) => api(text, style, call),
         Operation::Command { .. } => block(text, style, &operation.to_string()),
         Operation::Notification { body, .. } => {
             block(text, style, &operation.to_string());
@@ -84,6 +88,19 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
                 line(text, style, "payload", &payload.to_string());
             }
         }
+    }
+}
+
+fn api(text: &mut String, style: Style, call: &ApiCall) {
+    block(text, style, &ApiCall { body: None, ..call.clone() }.to_string());
+    if let Some(body) = &call.body {
+        line(text, style, "body", &body.to_string());
+    }
+    if let Some(state) = &call.only_if {
+        line(text, style, "only if", &state.to_string());
+    }
+    if call.proof != ApiState::Unseen {
+        line(text, style, "proof", &call.proof.to_string());
     }
 }
 
@@ -188,6 +205,7 @@ fn sign(operation: &Operation) -> (char, Tone) {
             (matches!(first, "create" | "insert" | "grant"), removes)
         }
         Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
+        Operation::Api(call) => (call.verb == ApiVerb::Post, call.verb == ApiVerb::Delete),
         Operation::Command { .. } => (false, false),
         Operation::Notification { .. } | Operation::Event { .. } => (true, false),
     };

@@ -304,6 +304,11 @@ impl<'a> Fold<'a> {
                     self.set(step, "running");
                 }
             }
+            Event::ChangeNoted { step, index, direction, note } => {
+                self.set_change(step, (*index, *direction), at, |change| {
+                    change.note = Some(note.clone());
+                });
+            }
             Event::ChangeNotApplied { step, index, direction, failure } => {
                 self.set_change(step, (*index, *direction), at, |change| {
                     "not_applied".clone_into(&mut change.state);

@@ -140,6 +140,9 @@ fn change_line(event: &Event) -> Option<Line<'_>> {
         Event::ChangeStarted { step, index, direction, .. } => {
             (step, format!("{} {index} started", verb(*direction)), None)
         }
+        Event::ChangeNoted { step, index, direction, note } => {
+            (step, format!("{} {index} goes on as {note}", verb(*direction)), None)
+        }
         Event::ChangeNotApplied { step, index, direction, failure } => {
             let text = format!("{} {index} did not happen: {failure}", verb(*direction));
             (step, text, Some(Tone::Warn))

@@ -2,10 +2,17 @@
 
 use serde_json::Value;
 
-use super::rules::Rules;
+use super::rules::{NoRules, Rules};
 use crate::config::Settings;
-use crate::kernel::{Clock, Target};
+use crate::kernel::{BoxFuture, Clock, Failure, Target};
+use crate::lakebase::ReadApi;
 use crate::postgres::PgReader;
+
+/// Opens read-only sessions on other places of the same connection.
+pub trait Places: Send + Sync {
+    /// A session on a target; connects on first use.
+    fn reader_at(&self, target: &Target) -> PgReader;
+}
 
 /// The read-only context of both kinds of tools. Nothing in it can change anything.
 pub struct ReadContext<'a> {
@@ -21,4 +28,54 @@ pub struct ReadContext<'a> {
     pub earlier: &'a [Value],
     /// The SOPs that tools judge by.
     pub rules: &'a dyn Rules,
+    /// The Lakebase workspace of the connection, when it has one; see [`ReadContext::lakebase`].
+    pub workspace: Option<&'a dyn ReadApi>,
+    /// Other places of the connection; `None`: only the databases of the same server can be reached.
+    pub places: Option<&'a dyn Places>,
+}
+
+impl<'a> ReadContext<'a> {
+    /// A context without SOPs, workspace, other places and earlier outputs.
+    pub fn new(
+        pg: &'a PgReader,
+        clock: &'a dyn Clock,
+        settings: &'a Settings,
+        target: &'a Target,
+    ) -> Self {
+        Self {
+            pg,
+            clock,
+            settings,
+            target,
+            earlier: &[],
+            rules: &NoRules,
+            workspace: None,
+            places: None,
+        }
+    }
+
+    /// The Lakebase workspace of the connection.
+    pub fn lakebase(&self) -> Result<&'a dyn ReadApi, Failure> {
+        self.workspace.ok_or_else(|| {
+            let text = "the connection is not a Lakebase workspace";
+            Failure::permanent("lakebase::no_workspace", text)
+                .with_help("choose a connection of the kind `lakebase`: `--connection NAME`")
+        })
+    }
+
+    /// A read-only session on another branch or database of the same connection. Under `local` and
+    /// `postgres` only the database differs. Close it when done.
+    pub fn reader_at<'b>(&'b self, target: &'b Target) -> BoxFuture<'b, Result<PgReader, Failure>> {
+        Box::pin(async move {
+            if let Some(places) = self.places {
+                return Ok(places.reader_at(target));
+            }
+            let endpoint = self.pg.endpoint().await?;
+            let endpoint = match &target.database {
+                Some(database) => endpoint.with_database(database),
+                None => endpoint,
+            };
+            Ok(PgReader::new(endpoint, &self.settings.limits, "lakeops:elsewhere"))
+        })
+    }
 }

@@ -19,6 +19,6 @@ pub mod tool;
 mod vacuum_state;
 
 pub use catalog::Catalog;
-pub use context::ReadContext;
+pub use context::{Places, ReadContext};
 pub use rules::Rules;
 pub use tool::{AnyTool, ReadTool, ToolMeta, WriteTool};

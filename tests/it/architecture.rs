@@ -16,16 +16,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["kernel", "config", "plan::document", "plan::Plan", "plan::PlanBody", "tools::tool"],
     ),
     ("postgres", &["kernel", "config", "sop"]),
-    ("tools", &["kernel", "config", "sop", "postgres"]),
+    ("lakebase", &["kernel", "config", "postgres"]),
+    ("tools", &["kernel", "config", "sop", "postgres", "lakebase"]),
     ("plan", &["kernel", "config", "sop", "postgres", "tools", "workflow"]),
     ("workflow", &["kernel", "config", "sop", "postgres", "tools", "plan"]),
-    ("engine", &["kernel", "config", "sop", "postgres", "tools", "plan", "workflow", "journal"]),
+    (
+        "engine",
+        &[
+            "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
+            "journal",
+        ],
+    ),
     ("report", &["kernel", "config", "sop", "tools", "plan", "journal"]),
     (
         "cli",
         &[
-            "kernel", "config", "sop", "postgres", "tools", "plan", "workflow", "journal",
-            "engine", "report", "demo",
+            "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
+            "journal", "engine", "report", "demo",
         ],
     ),
     ("lib", &[]),
@@ -34,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Modules (or files) that think and do not act.
 const PURE: &[&str] = &[
+    "kernel/api_call.rs",
     "kernel/change.rs",
     "kernel/digest.rs",
     "kernel/failure.rs",
@@ -51,6 +59,9 @@ const PURE: &[&str] = &[
     "config/policies.rs",
     "config/settings.rs",
     "config/show.rs",
+    "lakebase/compare.rs",
+    "lakebase/name.rs",
+    "lakebase/resource.rs",
     "journal/admission.rs",
     "journal/chain.rs",
     "journal/derived.rs",

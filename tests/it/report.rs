@@ -191,7 +191,14 @@ fn until_the_end() -> Vec<Event> {
         duration_ms: Some(1_234),
         ..Receipt::default()
     };
-    events.extend(change("heal[orders]", 0, Settlement::Applied { receipt }));
+    let noted = Event::ChangeNoted {
+        step: "heal[orders]".into(),
+        index: 0,
+        direction: Direction::Do,
+        note: "projects/shop/operations/7".into(),
+    };
+    let [started, settled] = change("heal[orders]", 0, Settlement::Applied { receipt });
+    events.extend([started, noted, settled]);
     let found = Receipt { recovered: true, rows: Some(1), ..Receipt::default() };
     events.extend(change("heal[orders]", 1, Settlement::Applied { receipt: found }));
     events.push(succeeded("heal[orders]", json!({"bytes_freed": 4096})));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lakeops::config::Settings;
 use lakeops::engine::apply::{
-    Applied, Applier as _, ApplyContext, ChangeKey, NoSecrets, SqlApplier, setup_changes,
+    Applied, Applier as _, ApplyContext, ChangeKey, NoNotes, NoSecrets, SqlApplier, setup_changes,
 };
 use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
@@ -12,7 +12,6 @@ use lakeops::kernel::{
     Settlement, SystemClock, Target,
 };
 use lakeops::postgres::{PgEndpoint, PgReader};
-use lakeops::tools::rules::NoRules;
 use lakeops::tools::tool::Settled;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
@@ -60,14 +59,7 @@ impl Bench {
 
     fn context<'a>(&'a self, pg: &'a PgReader) -> ReadContext<'a> {
         static NOWHERE: Target = Target { project: None, branch: None, database: None };
-        ReadContext {
-            pg,
-            clock: &SystemClock,
-            settings: &self.settings,
-            target: &NOWHERE,
-            earlier: &[],
-            rules: &NoRules,
-        }
+        ReadContext::new(pg, &SystemClock, &self.settings, &NOWHERE)
     }
 
     /// Carries a set out by the engine's own applier, and lets the tool report.
@@ -115,6 +107,8 @@ impl Bench {
             secrets: &NoSecrets,
             clock: &SystemClock,
             kill: &Unarmed,
+            workspace: None,
+            notes: &NoNotes,
             progress: &|_| (),
         }
     }

@@ -9,14 +9,12 @@ use lakeops::cli::demo::load::{Forgotten, Load, WORKERS};
 use lakeops::cli::demo::patient::Patient;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{Endpoints, Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{Notifier, Parts, Unobserved};
 use lakeops::engine::{Alone, Engine, StartOptions};
 use lakeops::journal::event::Decision;
 use lakeops::journal::{MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{
-    Clock as _, Failure, RandomIds, Redactor, RunId, Severity, SystemClock, Target,
-};
+use lakeops::kernel::{Clock as _, RandomIds, Redactor, RunId, Severity, SystemClock, Target};
 use lakeops::plan::planner::{self, Given, PlanInputs};
 use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::report::RunView;
@@ -58,14 +56,6 @@ struct Bench {
     library: Library,
 }
 
-struct OneDatabase(PgEndpoint);
-
-impl Endpoints for OneDatabase {
-    fn endpoint(&self, _: &str, _: &Target) -> Result<PgEndpoint, Failure> {
-        Ok(self.0.clone())
-    }
-}
-
 struct Nobody;
 
 impl Notifier for Nobody {
@@ -85,7 +75,7 @@ impl Bench {
             ownership: Arc::new(Alone),
             catalog: catalog.clone(),
             appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(OneDatabase(endpoint)),
+            endpoints: Arc::new(endpoint),
             settings: Arc::new(Settings::default()),
             secrets: Arc::new(NoSecrets),
             clock: Arc::new(SystemClock),

@@ -130,14 +130,8 @@ async fn look(
     };
     let pg = PgReader::new(endpoint, &settings.limits, "lakeops:tools");
     let rules = library::rules(session, tool.meta())?;
-    let cx = ReadContext {
-        pg: &pg,
-        clock: session.shell.clock.as_ref(),
-        settings: &settings,
-        target,
-        earlier: &[],
-        rules: &rules,
-    };
+    let clock = session.shell.clock.as_ref();
+    let cx = ReadContext { rules: &rules, ..ReadContext::new(&pg, clock, &settings, target) };
     let printed = match tool {
         AnyTool::Read(tool) => tool.read(&cx, arguments).await.map(|output| {
             let pretty = format!("{:#}\n", output.value);

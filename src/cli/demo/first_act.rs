@@ -16,7 +16,6 @@ use crate::kernel::{Operation, Target};
 use crate::report::changes;
 use crate::report::style::{Tone, count};
 use crate::tools::context::ReadContext;
-use crate::tools::rules::NoRules;
 use crate::tools::{AnyTool, Catalog};
 
 pub(super) const WORKFLOW: &str = "relieve_connections";
@@ -95,14 +94,7 @@ async fn look(teller: &Teller<'_>) -> Result<Value, DemoError> {
     let Some(AnyTool::Read(tool)) = Catalog::builtin().find(TOOL) else { return Ok(Value::Null) };
     let reader = teller.patient.reader();
     let (settings, target) = (Settings::default(), Target::default());
-    let context = ReadContext {
-        pg: &reader,
-        clock: &*teller.clock,
-        settings: &settings,
-        target: &target,
-        earlier: &[],
-        rules: &NoRules,
-    };
+    let context = ReadContext::new(&reader, &*teller.clock, &settings, &target);
     let output = tool.read(&context, json!({})).await;
     reader.close().await;
     output.map(|output| output.value).map_err(|failure| DemoError::Tool { tool: TOOL, failure })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::api::ApiApplier;
 use super::command::CommandApplier;
 use super::http::HttpApplier;
 use super::notification::NotificationApplier;
@@ -14,6 +15,7 @@ use crate::kernel::{
     BoxFuture, Change, Clock, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery,
     RunId, Secret, SqlFile, Timestamp,
 };
+use crate::lakebase::Workspace;
 use crate::postgres::{PgEndpoint, PgError, PgReader, ServerFacts};
 
 /// The SQL files that appliers use themselves.
@@ -84,6 +86,29 @@ impl SecretSource for NoSecrets {
     }
 }
 
+/// Keeps what finds a change again that goes on elsewhere: the name of a long-running operation.
+pub trait Notes: Send + Sync {
+    /// Keeps a text; when it returns, the text is durable.
+    fn note<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// The newest text of this change, also from an earlier process.
+    fn last(&self) -> Option<String>;
+}
+
+/// Keeps nothing: a later process would find nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNotes;
+
+impl Notes for NoNotes {
+    fn note<'a>(&'a self, _text: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn last(&self) -> Option<String> {
+        None
+    }
+}
+
 /// All that an applier is given for one change.
 #[derive(Clone, Copy)]
 pub struct ApplyContext<'a> {
@@ -109,6 +134,10 @@ pub struct ApplyContext<'a> {
     pub clock: &'a dyn Clock,
     /// The boundaries at which a test may kill the process.
     pub kill: &'a dyn KillPoints,
+    /// The workspace of the connection, when it has one.
+    pub workspace: Option<&'a dyn Workspace>,
+    /// What is kept for a later process.
+    pub notes: &'a dyn Notes,
     /// Takes lines on how far it is, for people.
     pub progress: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -130,6 +159,17 @@ impl ApplyContext<'_> {
     /// A guard speaks of doing; an undoing is not asked for it.
     pub(super) fn guard(&self) -> Option<&crate::kernel::Query> {
         self.change.guard.as_ref().filter(|_| self.key.direction == Direction::Do)
+    }
+
+    pub(super) fn need_workspace(&self) -> Result<&dyn Workspace, Failure> {
+        self.workspace.ok_or_else(|| {
+            let text = format!(
+                "the change of {} needs a Lakebase workspace, and the connection is none",
+                self.change.object
+            );
+            Failure::permanent("lakebase::no_workspace", text)
+                .with_help("choose a connection of the kind `lakebase`: `--connection NAME`")
+        })
     }
 
     pub(super) fn need_endpoint(&self) -> Result<&PgEndpoint, Failure> {
@@ -158,7 +198,7 @@ impl ApplyContext<'_> {
         if let Some(expected) = self.expected
             && let Some(why) = reader.server().await?.difference(expected)
         {
-            let server = reader.endpoint().map(PgEndpoint::label).unwrap_or_default();
+            let server = self.need_endpoint()?.label();
             return Err(PgError::WrongPlace { server, why }.into());
         }
         Ok(reader)
@@ -207,6 +247,7 @@ pub trait Applier: Send + Sync {
 pub struct Appliers {
     sql: SqlApplier,
     http: HttpApplier,
+    api: ApiApplier,
     command: CommandApplier,
     notification: NotificationApplier,
     publish: PublishApplier,
@@ -218,6 +259,7 @@ impl Appliers {
         Self {
             sql: SqlApplier,
             http: HttpApplier::default(),
+            api: ApiApplier,
             command: CommandApplier,
             notification,
             publish: PublishApplier,
@@ -229,6 +271,7 @@ impl Appliers {
         match operation {
             Operation::Sql { .. } => &self.sql,
             Operation::Http { .. } => &self.http,
+            Operation::Api(_) => &self.api,
             Operation::Command { .. } => &self.command,
             Operation::Notification { .. } => &self.notification,
             Operation::Event { .. } => &self.publish,

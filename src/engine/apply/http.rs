@@ -170,7 +170,7 @@ impl std::fmt::Display for Request<'_> {
 }
 
 /// Every text of the form `secret:NAME` as its value.
-fn with_secrets(value: &Value, secrets: &dyn SecretSource) -> Result<Value, Failure> {
+pub(super) fn with_secrets(value: &Value, secrets: &dyn SecretSource) -> Result<Value, Failure> {
     Ok(match value {
         Value::String(text) => Value::String(substitute(text, secrets)?),
         Value::Array(items) => {

@@ -5,6 +5,7 @@
 //! (`InDoubt`), and that [`Applier::recover`] finds out as much as can be found out afterwards.
 //! Start with [`Applier`], then `sql`.
 
+mod api;
 mod applier;
 mod command;
 mod http;
@@ -17,9 +18,10 @@ mod setup;
 mod sql;
 mod sql_probe;
 
+pub use api::ApiApplier;
 pub use applier::{
-    APPLY_SQL, Applied, Applier, Appliers, ApplyContext, ChangeKey, NoSecrets, Recovered,
-    SecretSource,
+    APPLY_SQL, Applied, Applier, Appliers, ApplyContext, ChangeKey, NoNotes, NoSecrets, Notes,
+    Recovered, SecretSource,
 };
 pub use command::CommandApplier;
 pub use http::HttpApplier;

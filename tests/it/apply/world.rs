@@ -1,18 +1,19 @@
 //! All that an applier is given, ready to be changed by a test.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lakeops::config::Settings;
 use lakeops::engine::apply::{
-    Applied, Appliers, ApplyContext, ChangeKey, NotificationApplier, Recovered, SecretSource,
-    setup_changes,
+    Applied, Appliers, ApplyContext, ChangeKey, Notes, NotificationApplier, Recovered,
+    SecretSource, setup_changes,
 };
 use lakeops::kernel::{
-    Change, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery, RunId, Secret,
-    SystemClock,
+    BoxFuture, Change, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery, RunId,
+    Secret, SystemClock,
 };
+use lakeops::lakebase::Workspace;
 use lakeops::postgres::{PgEndpoint, ServerFacts};
 use serde_json::Value;
 
@@ -29,6 +30,23 @@ pub(super) struct World {
     pub(super) appliers: Appliers,
     pub(super) lines: Mutex<Vec<String>>,
     pub(super) timeout: Duration,
+    pub(super) workspace: Option<Arc<dyn Workspace>>,
+    pub(super) notes: Kept,
+}
+
+/// Notes that a test reads and writes.
+#[derive(Default)]
+pub(super) struct Kept(pub(super) Mutex<Option<String>>);
+
+impl Notes for Kept {
+    fn note<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        *self.0.lock().unwrap() = Some(text.to_owned());
+        Box::pin(async { Ok(()) })
+    }
+
+    fn last(&self) -> Option<String> {
+        self.0.lock().unwrap().clone()
+    }
 }
 
 /// Knows one secret: `TOKEN`.
@@ -79,6 +97,8 @@ impl World {
             appliers: Appliers::new(NotificationApplier::default()),
             lines: Mutex::default(),
             timeout: Duration::from_secs(30),
+            workspace: None,
+            notes: Kept::default(),
         }
     }
 
@@ -153,6 +173,8 @@ impl World {
             secrets: &OneSecret,
             clock: &SystemClock,
             kill: &*self.kill,
+            workspace: self.workspace.as_deref(),
+            notes: &self.notes,
             progress: &progress,
         };
         work(&cx).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{Endpoints, Notifier, Observer, Parts, Unobserved};
+use lakeops::engine::parts::{Notifier, Observer, Parts, Unobserved};
 use lakeops::engine::state::RunState;
 use lakeops::engine::{Alone, Engine, StartOptions};
 use lakeops::journal::event::{Compensation, Decision};
@@ -18,8 +18,8 @@ use lakeops::journal::store::{
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
-    BoxFuture, Clock, Digest, Failure, RandomIds, Redactor, Risk, RunId, Severity, Span,
-    SystemClock, Target, Timestamp,
+    BoxFuture, Clock, Digest, RandomIds, Redactor, Risk, RunId, Severity, Span, SystemClock,
+    Target, Timestamp,
 };
 use lakeops::plan::document::{
     Action, ApprovalMode, Backoff, Embedded, Limits, Need, PinnedText, Retry, RunIf, ToolCall,
@@ -30,15 +30,6 @@ use lakeops::tools::Catalog;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// One database, whatever the target.
-pub(super) struct OneDatabase(pub(super) PgEndpoint);
-
-impl Endpoints for OneDatabase {
-    fn endpoint(&self, _connection: &str, _target: &Target) -> Result<PgEndpoint, Failure> {
-        Ok(self.0.clone())
-    }
-}
 
 /// Remembers the titles of messages.
 #[derive(Default)]
@@ -55,6 +46,7 @@ pub(super) struct Kit {
     pub(super) parts: Parts,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) messages: Arc<Messages>,
+    endpoint: PgEndpoint,
 }
 
 pub(super) fn me() -> Principal {
@@ -104,7 +96,7 @@ impl Kit {
             ownership: Arc::new(Alone),
             catalog: Catalog::builtin(),
             appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(OneDatabase(endpoint)),
+            endpoints: Arc::new(endpoint.clone()),
             settings: Arc::new(Settings::default()),
             secrets: Arc::new(NoSecrets),
             clock: Arc::new(SystemClock),
@@ -114,7 +106,7 @@ impl Kit {
             principal: me(),
             pid: std::process::id(),
         };
-        Self { parts, journal, messages }
+        Self { parts, journal, messages, endpoint }
     }
 
     pub(super) fn engine(&self) -> Engine {
@@ -183,7 +175,7 @@ impl Kit {
     }
 
     pub(super) fn endpoint(&self) -> PgEndpoint {
-        self.parts.endpoints.endpoint("local", &Target::default()).unwrap()
+        self.endpoint.clone()
     }
 
     pub(super) async fn execute(&self, run: &RunId) -> Outcome {

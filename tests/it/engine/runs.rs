@@ -16,7 +16,7 @@ async fn kit(name: &str) -> Kit {
 }
 
 fn endpoint(kit: &Kit) -> lakeops::postgres::PgEndpoint {
-    kit.parts.endpoints.endpoint("local", &lakeops::kernel::Target::default()).unwrap()
+    kit.endpoint()
 }
 
 #[tokio::test]

@@ -13,12 +13,12 @@ use std::time::Duration;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::kill::ArmedKill;
-use lakeops::engine::parts::{Endpoints, Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{Notifier, Parts, Unobserved};
 use lakeops::engine::{Engine, RunLocks, StartOptions};
 use lakeops::journal::event::Decision;
 use lakeops::journal::store::RunFilter;
 use lakeops::journal::{Entry, Journal, Principal, SqliteJournal};
-use lakeops::kernel::{Failure, RandomIds, Redactor, Secret, Severity, SystemClock, Target};
+use lakeops::kernel::{RandomIds, Redactor, Secret, Severity, SystemClock};
 use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
 use lakeops::tools::Catalog;
@@ -28,14 +28,6 @@ use tokio_util::sync::CancellationToken;
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
     dir: TempDir,
-}
-
-struct OneDatabase(PgEndpoint);
-
-impl Endpoints for OneDatabase {
-    fn endpoint(&self, _connection: &str, _target: &Target) -> Result<PgEndpoint, Failure> {
-        Ok(self.0.clone())
-    }
 }
 
 struct Nobody;
@@ -56,7 +48,7 @@ fn engine(state: &Path, endpoint: PgEndpoint, kill: ArmedKill) -> (Engine, Arc<S
         ownership: Arc::new(RunLocks::new(state)),
         catalog: Catalog::builtin(),
         appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-        endpoints: Arc::new(OneDatabase(endpoint)),
+        endpoints: Arc::new(endpoint),
         settings: Arc::new(Settings::default()),
         secrets: Arc::new(NoSecrets),
         clock: Arc::new(SystemClock),
