@@ -86,7 +86,7 @@ pub struct PgReader {
 
 /// Where a session gets its endpoint from.
 enum Source {
-    Known(PgEndpoint),
+    Known(Box<PgEndpoint>),
     Nowhere(Failure),
     FoundBy(Box<FindEndpoint>),
 }
@@ -104,7 +104,7 @@ impl PgReader {
     /// A session on `endpoint`, not connected yet.
     pub fn new(endpoint: PgEndpoint, limits: &Limits, application_name: &str) -> Self {
         Self {
-            source: Source::Known(endpoint),
+            source: Source::Known(Box::new(endpoint)),
             application_name: application_name.to_owned(),
             limits: limits.clone(),
             state: Mutex::default(),
@@ -138,7 +138,7 @@ impl PgReader {
     /// Where it reads.
     pub async fn endpoint(&self) -> Result<PgEndpoint, PgError> {
         match &self.source {
-            Source::Known(endpoint) => Ok(endpoint.clone()),
+            Source::Known(endpoint) => Ok(PgEndpoint::clone(endpoint)),
             Source::Nowhere(failure) => Err(PgError::Nowhere(failure.clone())),
             Source::FoundBy(find) => find().await.map_err(PgError::Nowhere),
         }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::applier::wrong_kind;
 use super::http::with_secrets;
@@ -322,9 +322,13 @@ fn not_as_asked(call: &ApiCall, found: &Found) -> String {
 }
 
 fn receipt(status: u16, adopted: bool, operation: Option<String>, resource: Value) -> Receipt {
-    let result = json!({
-        "status": status, "adopted": adopted, "operation": operation, "resource": resource,
-    });
+    let result = [
+        ("status", Value::from(status)),
+        ("adopted", Value::from(adopted)),
+        ("operation", Value::from(operation)),
+        ("resource", resource),
+    ];
+    let result = result.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Receipt { result, ..Receipt::default() }
 }
 
