@@ -1,4 +1,5 @@
--- purpose: what keeps VACUUM in this database from removing dead rows, the oldest first
+-- purpose: what keeps VACUUM in this database from removing dead rows, the oldest first; a transaction
+--   that writes in another database only does when a snapshot here was taken while it ran
 -- needs: PostgreSQL 14; without pg_read_all_stats it is not known how long a session holds on
 -- params: none
 -- columns: kind text, name text, pid int4, held_seconds float8, xid_age int8, catalog_only bool,
@@ -23,6 +24,34 @@ from (
         and not exists (
             select from pg_catalog.pg_stat_progress_vacuum as p where p.pid = a.pid
         )
+    union all
+    select
+        'session elsewhere',
+        a.pid::text,
+        a.pid,
+        extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::float8,
+        pg_catalog.age(a.backend_xid)::int8,
+        false,
+        a.usename::text,
+        a.application_name,
+        a.state
+    from pg_catalog.pg_stat_activity as a
+    where a.datname <> pg_catalog.current_database()
+        and a.backend_xid is not null
+        and a.backend_type is distinct from 'walsender'
+    union all
+    select
+        'prepared transaction elsewhere',
+        p.gid,
+        null,
+        extract(epoch from pg_catalog.clock_timestamp() - p.prepared)::float8,
+        pg_catalog.age(p.transaction)::int8,
+        false,
+        p.owner::text,
+        null,
+        null
+    from pg_catalog.pg_prepared_xacts as p
+    where p.database <> pg_catalog.current_database()
     union all
     select
         'prepared transaction',

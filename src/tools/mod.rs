@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod context;
 mod core;
 mod health;
+mod index_state;
 mod performance;
 pub mod rules;
 pub mod sql_catalog;

@@ -11,6 +11,8 @@ mod config;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod detect;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod harness;

@@ -275,6 +275,23 @@ async fn a_prepared_transaction_is_a_root() {
 }
 
 #[tokio::test]
+async fn a_writer_elsewhere_is_a_possible_holder() {
+    let (bench, other) = (Bench::new("here").await, Bench::new("elsewhere").await);
+    execute(&other.endpoint, &["create table t (a int)"]).await;
+    let writer = other.session("writer", &["begin", "insert into t values (1)"]).await;
+    let reader = other.session("reader", &["begin", "select 1 from t"]).await;
+    let output = bench.read("identify_tables_needing_vacuum", json!({})).await;
+    let holders = output["horizon_holders"].as_array().unwrap();
+    let of = |pid: i32| holders.iter().find(|holder| holder["pid"] == pid);
+    assert_eq!(of(writer.pid).unwrap()["kind"], "session elsewhere");
+    assert!(of(reader.pid).is_none(), "it has written nothing");
+    let home = other.read("identify_tables_needing_vacuum", json!({})).await;
+    let holders = home["horizon_holders"].as_array().unwrap();
+    let kind = &holders.iter().find(|holder| holder["pid"] == writer.pid).unwrap()["kind"];
+    assert_eq!(kind, "session");
+}
+
+#[tokio::test]
 async fn the_idle_transaction_ends_and_nobody_else() {
     let bench = Bench::new("idle").await;
     execute(

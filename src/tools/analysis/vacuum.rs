@@ -111,7 +111,8 @@ pub struct AutovacuumSettings {
 /// What keeps VACUUM from removing dead rows, as `shared/horizon_holders` returns it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
-    /// `session`, `prepared transaction`, `replication slot` or `standby`.
+    /// `session`, `prepared transaction`, `replication slot` or `standby`; with `elsewhere` behind it, it
+    /// writes in another database and holds back what a snapshot here saw while it ran: perhaps.
     pub kind: String,
     /// The process of a session, the identifier of a prepared transaction, the name of a slot.
     pub name: String,
@@ -132,6 +133,11 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// Whether it holds dead rows of this database for sure, not only perhaps.
+    pub fn is_certain(&self) -> bool {
+        !self.kind.ends_with(" elsewhere")
+    }
+
     /// Who it is, for people.
     pub fn label(&self) -> String {
         format!("{} {}", self.kind, self.name)
@@ -206,7 +212,7 @@ pub fn blocked_by<'a>(table: &TableRow, holders: &'a [Holder], old_after: f64) -
             (Some(held), Some(vacuumed)) => held > vacuumed,
             _ => true,
         };
-        !holder.catalog_only && old && there
+        holder.is_certain() && !holder.catalog_only && old && there
     };
     if table.dead_rows == 0 { Vec::new() } else { holders.iter().filter(blocks).collect() }
 }
@@ -364,6 +370,8 @@ pub(crate) mod tests {
         assert_eq!(blocked_by(&dead(json!(60.0)), &holders, 601.0).len(), 0);
         assert_eq!(blocked_by(&dead(json!(60.0)), &[holder(None)], 60.0).len(), 1);
         assert_eq!(blocked_by(&table(&json!({})), &holders, 60.0).len(), 0);
+        let elsewhere = [Holder { kind: "session elsewhere".into(), ..holder(Some(600.0)) }];
+        assert_eq!(blocked_by(&dead(json!(60.0)), &elsewhere, 60.0).len(), 0);
         let catalogs = [Holder { catalog_only: true, ..holder(None) }];
         assert_eq!(blocked_by(&dead(json!(60.0)), &catalogs, 60.0).len(), 0);
     }

@@ -382,7 +382,11 @@ fn ends(board: &mut Board<'_>, depths: &Depths) {
     let (bytes, name) = widest.map_or((0.0, None), |(bytes, name)| (bytes, Some(name)));
     let detail = name.map(|name| format!("slot {name}"));
     board.put_with("slot_retained_bytes", Unit::Bytes, bytes, detail);
-    let oldest = depths.holders.iter().filter_map(|holder| holder.held_seconds);
+    let oldest = depths
+        .holders
+        .iter()
+        .filter(|holder| holder.is_certain())
+        .filter_map(|holder| holder.held_seconds);
     board.put("horizon_held_seconds", Unit::Seconds, oldest.fold(0.0, f64::max));
 }
 
