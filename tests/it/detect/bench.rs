@@ -89,13 +89,9 @@ impl Bench {
         static NOWHERE: Target = Target { project: None, branch: None, database: None };
         let reader = PgReader::new(self.endpoint.clone(), &self.settings.limits, "lakeops:test");
         let AnyTool::Read(found) = Catalog::builtin().find(tool).unwrap() else { panic!("{tool}") };
-        let context = ReadContext {
-            pg: &reader,
-            clock: &At(at),
-            settings: &self.settings,
-            target: &NOWHERE,
-            earlier,
-        };
+        let clock = At(at);
+        let context =
+            ReadContext { earlier, ..ReadContext::new(&reader, &clock, &self.settings, &NOWHERE) };
         let output = found.read(&context, arguments).await;
         reader.close().await;
         output.unwrap_or_else(|failure| panic!("{tool}: {failure:?}"))
