@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod history;
 pub mod journal;
 pub mod kernel;
 pub mod lakebase;

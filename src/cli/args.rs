@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
     approvals, approve, audit, bench, cancel, completions, config, demo, doctor, explain, fork,
-    freeze, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop, sql, thaw,
-    tools, validate, watch,
+    freeze, history, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop, sql,
+    thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -105,6 +105,7 @@ pub(crate) enum Command {
     Watch(watch::Args),
     Explain(explain::Args),
     Audit(audit::Args),
+    History(history::Args),
     Tools(tools::Args),
     Sql(sql::Args),
     Sop(sop::Args),

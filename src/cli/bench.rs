@@ -167,6 +167,7 @@ impl Bench {
             clock: Arc::clone(&clock),
             ids,
             kill: Arc::new(Unarmed),
+            history: None,
             notifier: Arc::new(Silent),
             principal: nobody(),
             pid: std::process::id(),

@@ -9,6 +9,7 @@ use super::demo::DemoError;
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
+use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::kernel::{Failure, RetryClass};
 use crate::plan::file::PlanFileError;
@@ -35,6 +36,9 @@ pub enum CliError {
     /// The journal refuses or cannot.
     #[error("the journal cannot be used")]
     Journal(#[from] JournalError),
+    /// The history refuses or cannot.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The engine refuses or cannot.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -123,6 +127,7 @@ impl CliError {
             Self::Query(error) if error.retry_class() == RetryClass::Transient => Exit::Environment,
             Self::Demo(DemoError::Interrupted) => Exit::Interrupted,
             Self::Query(_) | Self::Tool(_) | Self::Demo(_) | Self::Bench(_) => Exit::Failed,
+            Self::History(error) => of_history(error),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Environment,
         }
@@ -139,6 +144,7 @@ impl CliError {
             Self::PlanFile(error) => Some(error.help().to_owned()),
             Self::Query(error) => error.help(),
             Self::Tool(failure) => failure.help.clone(),
+            Self::History(error) => error.help().map(str::to_owned),
             Self::NotYet { help, .. } => Some((*help).to_owned()),
             Self::Journal(error) | Self::Engine(EngineError::Journal(error)) => {
                 journal_help(error).map(str::to_owned)
@@ -194,6 +200,22 @@ impl CliError {
             "help": self.help(),
             "exit_code": self.exit().code(),
         })
+    }
+}
+
+fn of_history(error: &HistoryError) -> Exit {
+    match error {
+        HistoryError::Location { .. }
+        | HistoryError::NotBuiltIn { .. }
+        | HistoryError::Refused { .. }
+        | HistoryError::Query(_) => Exit::Invalid,
+        HistoryError::File { .. }
+        | HistoryError::Busy { .. }
+        | HistoryError::Delta { .. }
+        | HistoryError::Postgres { .. }
+        | HistoryError::Unwritable { .. } => Exit::Environment,
+        HistoryError::OtherType { .. } | HistoryError::Batch { .. } => Exit::Failed,
+        HistoryError::Journal(error) => of_journal(error),
     }
 }
 

@@ -28,9 +28,10 @@ pub fn start(
     redactor: &Redactor,
 ) -> Result<(), CliError> {
     let level = match (is_quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "lakeops=info,warn",
+        // The kernel of Delta reports every probe for a table that is not there as an error.
+        (true, _) => "error,buoyant_kernel=off",
+        (false, 0) => "warn,buoyant_kernel=off",
+        (false, 1) => "lakeops=info,warn,buoyant_kernel=off",
         (false, 2) => "lakeops=debug,info",
         (false, _) => "trace",
     };

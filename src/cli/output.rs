@@ -18,7 +18,7 @@ pub enum Format {
     Text,
     /// For programs: one object, or an array for lists
     Json,
-    /// For spreadsheets: only `audit` can
+    /// For spreadsheets: only `audit` and `history query` can
     Csv,
 }
 
@@ -94,7 +94,7 @@ impl Output {
             Format::Text => self.text(&text(self.out)),
             Format::Json => self.json(value),
             Format::Csv => Err(CliError::usage_with(
-                "only `audit` prints CSV",
+                "only `audit` and `history query` print CSV",
                 "use `--output text` or `--output json`",
             )),
         }

@@ -17,6 +17,7 @@ use crate::engine::apply::{Appliers, NotificationApplier, SecretSource};
 use crate::engine::kill::ArmedKill;
 use crate::engine::parts::{Endpoints, Notifier, SettingsSource};
 use crate::engine::{Alone, Engine, Parts, RunLocks};
+use crate::history::{HistoryWriter, Location};
 use crate::journal::store::{RunSummary, Stream};
 use crate::journal::{Entry, Journal, JournalError, MemoryJournal, Principal, SqliteJournal};
 use crate::kernel::kill::Unarmed;
@@ -127,6 +128,7 @@ pub struct Session<'a> {
     /// The secrets; all of them are masked from here on.
     pub secrets: Secrets,
     journal: OnceLock<Arc<SqliteJournal>>,
+    history: OnceLock<Arc<HistoryWriter>>,
     local: Mutex<Option<Cluster>>,
 }
 
@@ -135,7 +137,14 @@ impl<'a> Session<'a> {
     pub fn open(shell: &'a Shell) -> Result<Self, CliError> {
         let config = shell.config()?;
         let secrets = config.secrets(shell.out.redactor().clone());
-        Ok(Self { shell, config, secrets, journal: OnceLock::new(), local: Mutex::new(None) })
+        Ok(Self {
+            shell,
+            config,
+            secrets,
+            journal: OnceLock::new(),
+            history: OnceLock::new(),
+            local: Mutex::new(None),
+        })
     }
 
     /// Who acts.
@@ -267,7 +276,30 @@ impl<'a> Session<'a> {
         let mut parts = self.parts(connections).await?;
         parts.journal = self.journal()?;
         parts.ownership = Arc::new(RunLocks::new(self.config.state_dir()));
+        parts.history = Some(self.history()?);
         Ok(Engine::new(parts).masking(self.shell.out.redactor().clone()))
+    }
+
+    /// The history of this journal.
+    pub fn history(&self) -> Result<Arc<HistoryWriter>, CliError> {
+        if let Some(history) = self.history.get() {
+            return Ok(Arc::clone(history));
+        }
+        let state = self.config.state_dir();
+        let location = self.history_location()?;
+        let kill = kill_points(self.shell.environment.as_ref())?;
+        let outside = (Arc::clone(&self.shell.clock), kill);
+        let history = HistoryWriter::new(location, self.journal()?, &state, outside);
+        Ok(Arc::clone(self.history.get_or_init(|| Arc::new(history))))
+    }
+
+    /// Where the history is.
+    pub fn history_location(&self) -> Result<Location, CliError> {
+        let configured = self.config.history().location.as_deref();
+        Ok(match configured {
+            Some(text) => Location::parse(text, self.config.root())?,
+            None => Location::folder(&self.config.state_dir().join("history"))?,
+        })
     }
 
     /// An engine that only records decisions: it reaches no database.
@@ -300,6 +332,10 @@ impl<'a> Session<'a> {
             clock,
             ids: Arc::clone(&self.shell.ids),
             kill: kill_points(self.shell.environment.as_ref())?,
+            history: match self.existing_journal()? {
+                Some(_) => Some(self.history()?),
+                None => None,
+            },
             notifier: Arc::new(Messages(self.shell.out.clone())),
             principal: self.principal()?,
             pid: std::process::id(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Settings;
 use super::connection::{ConnectionEntry, ConnectionKind};
+use super::history::HistoryConfig;
 use super::local_postgres::LocalPostgres;
 use super::secrets::SecretEntry;
 
@@ -32,6 +33,8 @@ pub struct Document {
     pub connections: BTreeMap<String, ConnectionEntry>,
     /// The PostgreSQL that lakeops starts by itself.
     pub local_postgres: LocalPostgres,
+    /// Where measurements and findings are kept, and how long.
+    pub history: HistoryConfig,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretEntry>,
     /// What steps and the engine work with.
@@ -53,6 +56,7 @@ impl Default for Document {
             actor_from_env: false,
             connections: BTreeMap::from([("local".to_owned(), local)]),
             local_postgres: LocalPostgres::default(),
+            history: HistoryConfig::default(),
             secrets: BTreeMap::new(),
             settings: Settings::default(),
             targets: BTreeMap::new(),

@@ -14,7 +14,7 @@ use super::layer::{Layer, Origin, merge};
 use super::overrides::{self, Flags};
 use super::secrets::{SecretSource, Secrets};
 use super::show::{Shown, shown};
-use super::{Environment, LocalPostgres, Settings};
+use super::{Environment, HistoryConfig, LocalPostgres, Settings};
 use crate::kernel::{Redactor, Secret, Target};
 
 /// Where a configuration is looked for, from the working directory upwards.
@@ -200,6 +200,11 @@ impl Config {
     /// The local PostgreSQL.
     pub fn local_postgres(&self) -> &LocalPostgres {
         &self.document.local_postgres
+    }
+
+    /// Where measurements and findings are kept.
+    pub fn history(&self) -> &HistoryConfig {
+        &self.document.history
     }
 
     /// The settings that hold where no target says otherwise.

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod document;
 pub mod environment;
 mod file;
+pub mod history;
 mod layer;
 mod load;
 pub mod local_postgres;
@@ -19,6 +20,7 @@ mod show;
 
 pub use connection::{Connection, ConnectionError};
 pub use environment::{Environment, FixedEnvironment, ProcessEnvironment};
+pub use history::HistoryConfig;
 pub use layer::Origin;
 pub use load::{Actor, Config, ConfigError, FILE, Problem};
 pub use local_postgres::LocalPostgres;

@@ -106,7 +106,7 @@ impl Task {
             Ok(output) => Event::StepSucceeded {
                 step: self.key.clone(),
                 output: output.value,
-                history: output.history,
+                history: self.located(output.history),
                 seen: Vec::new(),
             },
             Err(failure) => self.failed(failure),

@@ -14,7 +14,7 @@ use super::programs::Programs;
 use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
 use crate::journal::store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
-use crate::kernel::{Digest, Direction, Failure, Redactor, RunId};
+use crate::kernel::{Digest, Direction, Failure, Redactor, RunId, Severity};
 use crate::plan::Plan;
 use crate::plan::document::Precondition;
 use crate::sop::Sandbox;
@@ -157,6 +157,8 @@ impl Engine {
             acquired.map_err(|source| EngineError::Owned { run: run.clone(), source })?;
         let loaded = self.load(run).await?;
         if let Some((outcome, _)) = loaded.state.finished {
+            drop(guard);
+            self.append_history().await;
             return Ok(outcome);
         }
         let claim = Append {
@@ -187,7 +189,22 @@ impl Engine {
         }
         let outcome = executor.work(interrupt).await?;
         drop(guard);
+        if outcome.is_final() {
+            self.append_history().await;
+        }
         Ok(outcome)
+    }
+
+    /// Appends to the history before the run is reported finished. Its rows and its end are durable, and
+    /// its locks are given back: a history that cannot be reached keeps nothing from being healed.
+    async fn append_history(&self) {
+        let Some(history) = &self.parts.history else { return };
+        if let Err(failure) = history.append_owed().await {
+            tracing::warn!(%failure, "history rows wait in the journal");
+            let title = "history rows wait in the journal";
+            let body = format!("{failure}; `lakeops history flush` appends them");
+            self.parts.notifier.notify(Severity::Warning, title, &body);
+        }
     }
 
     fn executor(

@@ -26,7 +26,7 @@ impl Task {
             Looked::Done(Ok(output)) => Event::StepSucceeded {
                 step: self.key.clone(),
                 output: output.value,
-                history: output.history,
+                history: self.located(output.history),
                 seen: Vec::new(),
             },
             Looked::Done(Err(failure)) => self.failed(failure),

@@ -13,6 +13,7 @@ use crate::kernel::{
 use crate::lakebase::Workspace;
 use crate::postgres::PgEndpoint;
 use crate::tools::Catalog;
+use crate::tools::context::ReadHistory;
 
 /// Where the database of a target is, and the workspace that it belongs to.
 pub trait Endpoints: Send + Sync {
@@ -91,6 +92,15 @@ pub trait Notifier: Send + Sync {
     fn notify(&self, severity: Severity, title: &str, body: &str);
 }
 
+/// Keeps the rows that belong in the history.
+pub trait History: Send + Sync {
+    /// Appends the rows of runs that are over, exactly once. What cannot be appended stays in the
+    /// journal, and the next call appends it.
+    fn append_owed(&self) -> BoxFuture<'_, Result<(), Failure>>;
+    /// What tools may read of it.
+    fn reader(&self) -> &dyn ReadHistory;
+}
+
 /// Watches a run: progress for people. It is told after the fact and decides nothing.
 pub trait Observer: Send + Sync {
     /// An event was appended.
@@ -128,6 +138,8 @@ pub struct Parts {
     pub ids: Arc<dyn IdSource>,
     /// Boundaries where a test kills the process.
     pub kill: Arc<dyn KillPoints>,
+    /// Where rows of runs that are over go; `None`: they stay in the journal.
+    pub history: Option<Arc<dyn History>>,
     /// Messages to people.
     pub notifier: Arc<dyn Notifier>,
     /// Whose process this is.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{Observer, Parts};
+use super::parts::{History, Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder};
 use super::retry::retry_at;
@@ -19,7 +19,7 @@ use crate::lakebase::{ReadApi, Workspace};
 use crate::plan::{Plan, PlannedStep};
 use crate::postgres::{PgEndpoint, PgReader};
 use crate::sop::Scope;
-use crate::tools::tool::ToolOutput;
+use crate::tools::tool::{HistoryRow, ToolOutput};
 use crate::tools::{AnyTool, Places, ReadContext, Rules};
 
 /// A step at work.
@@ -146,6 +146,11 @@ impl Task {
         found.read(&self.context(reader, workspace.as_deref()), arguments).await
     }
 
+    /// The rows with the target that they are of.
+    pub(super) fn located(&self, rows: Vec<HistoryRow>) -> Vec<HistoryRow> {
+        rows.into_iter().map(|row| row.of(&self.target)).collect()
+    }
+
     /// The read-only context of a tool.
     pub(super) fn context<'a>(
         &'a self,
@@ -156,6 +161,7 @@ impl Task {
             rules: self,
             workspace: workspace.map(|workspace| -> &dyn ReadApi { workspace }),
             places: Some(self),
+            history: self.parts.history.as_deref().map(History::reader),
             ..ReadContext::new(reader, &*self.parts.clock, &self.settings, &self.target)
         }
     }

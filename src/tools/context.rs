@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::rules::{NoRules, Rules};
 use crate::config::Settings;
-use crate::kernel::{BoxFuture, Clock, Failure, Target};
+use crate::kernel::{BoxFuture, Clock, Failure, Query, Target};
 use crate::lakebase::ReadApi;
 use crate::postgres::PgReader;
 
@@ -32,10 +32,12 @@ pub struct ReadContext<'a> {
     pub workspace: Option<&'a dyn ReadApi>,
     /// Other places of the connection; `None`: only the databases of the same server can be reached.
     pub places: Option<&'a dyn Places>,
+    /// What was measured and done before; `None`: no history is kept here.
+    pub history: Option<&'a dyn ReadHistory>,
 }
 
 impl<'a> ReadContext<'a> {
-    /// A context without SOPs, workspace, other places and earlier outputs.
+    /// A context without SOPs, workspace, other places, history and earlier outputs.
     pub fn new(
         pg: &'a PgReader,
         clock: &'a dyn Clock,
@@ -51,6 +53,7 @@ impl<'a> ReadContext<'a> {
             rules: &NoRules,
             workspace: None,
             places: None,
+            history: None,
         }
     }
 
@@ -78,4 +81,19 @@ impl<'a> ReadContext<'a> {
             Ok(PgReader::new(endpoint, &self.settings.limits, "lakeops:elsewhere"))
         })
     }
+
+    /// The history, or a failure that says that there is none.
+    pub fn history(&self) -> Result<&dyn ReadHistory, Failure> {
+        self.history.ok_or_else(|| {
+            Failure::permanent("history::none", "no history is kept here")
+                .with_help("set `[history] location` in the configuration")
+        })
+    }
+}
+
+/// Reads the history, and can do nothing else.
+pub trait ReadHistory: Send + Sync {
+    /// The rows that a query returns (one `select`, `DataFusion`'s SQL, `$1`, `$2`, … bound), as objects.
+    /// A table that nothing was ever written to has no rows.
+    fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Value>, Failure>>;
 }

@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::context::ReadContext;
-use crate::kernel::{BoxFuture, Change, ChangeSet, Failure, Receipt, Risk, Settlement, SqlFile};
+use crate::kernel::{
+    BoxFuture, Change, ChangeSet, Failure, Receipt, Risk, Settlement, SqlFile, Target,
+};
 
 /// The family that a tool belongs to: a label for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,26 @@ pub struct HistoryRow {
     pub table: String,
     /// The row: column name to value.
     pub row: Value,
+}
+
+impl HistoryRow {
+    /// The row with the target that it is of, unless it names one itself.
+    #[must_use]
+    pub fn of(mut self, target: &Target) -> Self {
+        if let Value::Object(row) = &mut self.row {
+            let parts = [
+                ("project_id", &target.project),
+                ("branch_id", &target.branch),
+                ("database_name", &target.database),
+            ];
+            for (column, part) in parts {
+                if let Some(part) = part {
+                    row.entry(column).or_insert_with(|| part.clone().into());
+                }
+            }
+        }
+        self
+    }
 }
 
 /// A change together with how it ended.

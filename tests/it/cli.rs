@@ -91,7 +91,7 @@ impl Project {
     }
 }
 
-const VERBS: [&[&str]; 45] = [
+const VERBS: [&[&str]; 49] = [
     &[],
     &["demo"],
     &["init"],
@@ -119,6 +119,10 @@ const VERBS: [&[&str]; 45] = [
     &["audit", "verify"],
     &["audit", "head"],
     &["audit", "export"],
+    &["history"],
+    &["history", "tables"],
+    &["history", "query"],
+    &["history", "flush"],
     &["tools"],
     &["tools", "list"],
     &["tools", "show"],
@@ -184,7 +188,7 @@ fn usage_mistakes_end_with_two() {
     let said = project.run(&["show", "abc"]).ends(2);
     assert!(said.err.contains("help: `lakeops runs` lists the runs"), "{}", said.err);
     let said = project.run(&["runs", "--output", "csv"]).ends(2);
-    assert!(said.err.contains("only `audit` prints CSV"), "{}", said.err);
+    assert!(said.err.contains("only `audit` and `history query` print CSV"), "{}", said.err);
     let said = project.run(&["run", "x", "--rehearse"]).ends(2);
     assert!(said.err.contains("not there yet"), "{}", said.err);
     let mut command = project.command(&["runs"]);

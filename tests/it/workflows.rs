@@ -81,6 +81,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             kill: Arc::new(Unarmed),
+            history: None,
             notifier: Arc::new(Nobody),
             principal: somebody(),
             pid: std::process::id(),

@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fork;
 pub(crate) mod freeze;
+pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod plan;
@@ -37,10 +38,10 @@ use super::session::{Session, Shell};
 
 /// Carries a verb out.
 pub(super) async fn run(command: Command, shell: &Shell) -> Result<Exit, CliError> {
-    let is_table = matches!(command, Command::Audit(_));
+    let is_table = matches!(command, Command::Audit(_) | Command::History(_));
     if shell.out.format() == Format::Csv && !is_table {
         return Err(CliError::usage_with(
-            "only `audit` prints CSV",
+            "only `audit` and `history query` print CSV",
             "use `--output text` or `--output json`",
         ));
     }
@@ -83,6 +84,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
         Command::Sop(args) => sop::run(session, args),
+        Command::History(args) => history::run(session, args).await,
         Command::Freeze(args) => freeze::run(session, args).await,
         Command::Thaw(args) => thaw::run(session, args).await,
         Command::Completions(_)

@@ -10,6 +10,7 @@ use crate::kernel::Target;
 use crate::postgres::PgReader;
 use crate::report::changes::change_set;
 use crate::report::tools::{list, one, to_json};
+use crate::tools::context::ReadHistory;
 use crate::tools::{AnyTool, Catalog, ReadContext};
 use crate::workflow::SourceText;
 
@@ -131,7 +132,15 @@ async fn look(
     let pg = PgReader::new(endpoint, &settings.limits, "lakeops:tools");
     let rules = library::rules(session, tool.meta())?;
     let clock = session.shell.clock.as_ref();
-    let cx = ReadContext { rules: &rules, ..ReadContext::new(&pg, clock, &settings, target) };
+    let history = match session.existing_journal()? {
+        Some(_) => Some(session.history()?),
+        None => None,
+    };
+    let cx = ReadContext {
+        rules: &rules,
+        history: history.as_deref().map(|history| history as &dyn ReadHistory),
+        ..ReadContext::new(&pg, clock, &settings, target)
+    };
     let printed = match tool {
         AnyTool::Read(tool) => tool.read(&cx, arguments).await.map(|output| {
             let pretty = format!("{:#}\n", output.value);

@@ -539,6 +539,6 @@ mod tests {
         let rows = MonitorSystemHealth.history(&output);
         let measured = output.metrics.values().filter(|metric| metric.value.is_some()).count();
         assert_eq!(rows.len(), measured);
-        assert_eq!(rows[0].table, "lakebase_metrics");
+        assert_eq!(rows.iter().try_for_each(crate::history::check), Ok(()));
     }
 }

@@ -4,6 +4,8 @@
 //! Changes: `vacuum (analyze)` of each table outside a transaction, within a time budget by its size.
 //! Undo: nothing to undo.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -206,16 +208,20 @@ fn done(settled: &Settled<'_>) -> Done {
 }
 
 fn history_row(done: &Done) -> HistoryRow {
+    let (schema, table) = done.table.split_once('.').unzip();
+    let table = table.unwrap_or(&done.table);
+    let seconds = done.duration_ms.map(|millis| Duration::from_millis(millis).as_secs_f64());
     HistoryRow {
         table: "vacuum_history".to_owned(),
         row: json!({
-            "table_name": done.table,
+            "schema_name": schema,
+            "table_name": table,
             "operation_type": "VACUUM ANALYZE",
             "dead_tuples_before": done.dead_rows_before,
             "dead_tuples_after": done.dead_rows_after,
             "bytes_before": done.bytes_before,
             "bytes_after": done.bytes_after,
-            "duration_ms": done.duration_ms,
+            "duration_seconds": seconds,
             "status": done.ended,
         }),
     }
@@ -308,6 +314,8 @@ mod tests {
         let output = ScheduleVacuumAnalyze.report(&settled);
         assert_eq!((output.vacuumed, output.dead_rows_removed), (1, 97));
         assert_eq!(output.tables[1].ended, Ending::Moot);
-        assert_eq!(ScheduleVacuumAnalyze.history(&output).len(), 2);
+        let rows = ScheduleVacuumAnalyze.history(&output);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows.iter().try_for_each(crate::history::check), Ok(()));
     }
 }

@@ -5,6 +5,8 @@
 //! room. It waits for its lock only briefly, since everyone else queues behind it.
 //! Undo: nothing to undo.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -191,14 +193,18 @@ fn done(settled: &Settled<'_>) -> Done {
 }
 
 fn history_row(done: &Done) -> HistoryRow {
+    let (schema, table) = done.table.split_once('.').unzip();
+    let table = table.unwrap_or(&done.table);
+    let seconds = done.duration_ms.map(|millis| Duration::from_millis(millis).as_secs_f64());
     let row: Value = json!({
-        "table_name": done.table,
+        "schema_name": schema,
+        "table_name": table,
         "operation_type": "VACUUM FULL",
         "dead_tuples_before": done.dead_rows_before,
         "dead_tuples_after": done.dead_rows_after,
         "bytes_before": done.bytes_before,
         "bytes_after": done.bytes_after,
-        "duration_ms": done.duration_ms,
+        "duration_seconds": seconds,
         "status": done.ended,
     });
     HistoryRow { table: "vacuum_history".to_owned(), row }

@@ -102,6 +102,7 @@ impl Kit {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             kill: Arc::new(Unarmed),
+            history: None,
             notifier: Arc::<Messages>::clone(&messages),
             principal: me(),
             pid: std::process::id(),

@@ -54,6 +54,7 @@ fn engine(state: &Path, endpoint: PgEndpoint, kill: ArmedKill) -> (Engine, Arc<S
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
         kill: Arc::new(kill),
+        history: None,
         notifier: Arc::new(Nobody),
         principal: somebody(),
         pid: std::process::id(),

@@ -1,0 +1,218 @@
+//! `lakeops history`
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::library;
+use crate::cli::output::Format;
+use crate::cli::session::Session;
+use crate::history::schema::Kept;
+use crate::history::{self, Answer, FileForm, HotTables, TableFacts, Travel, tables};
+use crate::kernel::Query;
+use crate::postgres::PgReader;
+use crate::report::table::table;
+
+/// Ask what was measured and done, and look after its files
+///
+/// Every run leaves rows behind: measurements, findings, what was changed, who approved it. They are
+/// Delta tables, below `state/history` unless `[history] location` says otherwise; other programs read
+/// them as they are. Rows come in when their run is over, exactly once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lakeops history tables
+  lakeops history query \"select metric_name, max(metric_value) from lakebase_metrics group by 1\"
+  lakeops history query \"select * from audit\" --at 2026-11-22T10:00:00Z --to audit.parquet
+  lakeops history query \"select * from vacuum_history v join pg.public.teams t using (table_name)\"")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List the tables: rows, files, versions
+    Tables {
+        /// One table, with its columns
+        name: Option<String>,
+    },
+    /// Run one query over all tables
+    ///
+    /// The SQL is that of `DataFusion`, close to PostgreSQL's. `pg.SCHEMA.TABLE` is a table of the
+    /// selected connection. Nothing but a query is accepted.
+    Query(QueryArgs),
+    /// Append the rows that wait in the journal, as the end of every run does
+    Flush,
+}
+
+#[derive(Debug, clap::Args)]
+struct QueryArgs {
+    /// The query
+    sql: String,
+    /// Read an older state: VERSION or TIME for all tables, TABLE=VERSION or TABLE=TIME for one
+    #[arg(long, value_name = "STATE")]
+    at: Vec<String>,
+    /// Write the rows into a file; its ending says how: .parquet, .csv, .json, .jsonl
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// The most rows that a table of PostgreSQL may have
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pg_rows: u64,
+    /// Where tables of PostgreSQL are: project/branch or project/branch/database
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+}
+
+/// Asks or looks after.
+pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
+    match args.verb {
+        Verb::Tables { name } => list(session, name.as_deref()).await,
+        Verb::Query(args) => query(session, args).await,
+        Verb::Flush => flush(session).await,
+    }
+}
+
+async fn list(session: &Session<'_>, name: Option<&str>) -> Result<Exit, CliError> {
+    if let Some(name) = name {
+        return columns(session, name);
+    }
+    let location = session.history_location()?;
+    let facts = history::facts(&location).await?;
+    let json: Vec<Value> = facts.iter().map(as_json).collect();
+    session.shell.out.data(&json, |style| {
+        let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
+        let rows = facts.iter().map(|facts| {
+            let size = facts.bytes.map(|bytes| bytesize::ByteSize(bytes).to_string());
+            vec![
+                facts.table.name.to_owned(),
+                number(facts.rows),
+                number(facts.files),
+                size.unwrap_or_else(|| "-".to_owned()),
+                number(facts.version),
+                facts.table.about.to_owned(),
+            ]
+        });
+        let heads = ["table", "rows", "files", "size", "version", "what a row is"];
+        table(style, &heads, rows.collect(), "no tables")
+    })?;
+    session.shell.out.note(&format!("at {location}"));
+    Ok(Exit::Done)
+}
+
+fn as_json(facts: &TableFacts) -> Value {
+    json!({
+        "table": facts.table.name,
+        "about": facts.table.about,
+        "kept_as": if facts.table.kept == Kept::Audit { "audit" } else { "measurement" },
+        "rows": facts.rows,
+        "files": facts.files,
+        "bytes": facts.bytes,
+        "version": facts.version,
+    })
+}
+
+fn columns(session: &Session<'_>, name: &str) -> Result<Exit, CliError> {
+    let Some(found) = tables::find(name) else {
+        return Err(CliError::usage_with(
+            format!("the history has no table `{name}`"),
+            "`lakeops history tables` lists them",
+        ));
+    };
+    let columns: Vec<(&str, &str)> =
+        found.columns().map(|column| (column.name, column.kind.name())).collect();
+    let json: Vec<Value> =
+        columns.iter().map(|(name, kind)| json!({ "column": name, "type": kind })).collect();
+    session.shell.out.data(&json, |style| {
+        let rows = columns.iter().map(|(name, kind)| vec![(*name).to_owned(), (*kind).to_owned()]);
+        table(style, &["column", "type"], rows.collect(), "no columns")
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError> {
+    let travels = args.at.iter().map(|text| travel(text)).collect::<Result<Vec<_>, _>>()?;
+    let form = args.to.as_deref().map(form).transpose()?;
+    let location = session.history_location()?;
+    let query = Query::new(&args.sql);
+    let target = library::target(args.target.as_deref())?;
+    let answer = if history::names_postgres(&args.sql)? {
+        let endpoint = session.selected_endpoint().await?;
+        let endpoint = match &target.database {
+            Some(database) => endpoint.with_database(database),
+            None => endpoint,
+        };
+        let settings = session.config.settings_for(&target);
+        let reader = PgReader::new(endpoint, &settings.limits, "lakeops:history");
+        let hot = HotTables { reader: &reader, most_rows: args.pg_rows };
+        let answer = history::answer(&location, &query, &travels, Some(hot)).await;
+        reader.close().await;
+        answer?
+    } else {
+        history::answer(&location, &query, &travels, None).await?
+    };
+    match (args.to, form) {
+        (Some(path), Some(form)) => {
+            let path = session.shell.path(path);
+            answer.write(&path, form)?;
+            session.shell.out.note(&format!("{} rows in {}", answer.len(), path.display()));
+        }
+        _ => print(session, &answer)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn print(session: &Session<'_>, answer: &Answer) -> Result<(), CliError> {
+    if session.shell.out.format() == Format::Csv {
+        return session.shell.out.text(&answer.csv()?);
+    }
+    let rows = answer.rows()?;
+    session.shell.out.data(&rows, |style| {
+        let columns = answer.columns();
+        let cells = rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect());
+        table(style, &columns, cells.collect(), "no rows")
+    })
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn travel(text: &str) -> Result<Travel, CliError> {
+    Travel::parse(text).ok_or_else(|| {
+        CliError::usage_with(
+            format!("`{text}` is no state of the history"),
+            "write a version such as `7`, a time such as `2026-11-22T10:00:00Z`, or `TABLE=` one of \
+             the two",
+        )
+    })
+}
+
+fn form(path: &std::path::Path) -> Result<FileForm, CliError> {
+    FileForm::of(path).ok_or_else(|| {
+        CliError::usage_with(
+            format!("the ending of {} says no form", path.display()),
+            "use .parquet, .csv, .json or .jsonl",
+        )
+    })
+}
+
+async fn flush(session: &Session<'_>) -> Result<Exit, CliError> {
+    if session.existing_journal()?.is_none() {
+        session.shell.out.note("there is no journal, so nothing waits");
+        return Ok(Exit::Done);
+    }
+    let appended = session.history()?.append_owed().await?;
+    session.shell.out.data(&appended, |style| {
+        let rows = appended.rows.iter();
+        let rows = rows.map(|(name, rows)| vec![(*name).to_owned(), rows.to_string()]);
+        table(style, &["table", "rows appended"], rows.collect(), "nothing waited")
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,6 @@
+//! The history: appended exactly once, read back by SQL and by others.
+
+mod append;
+mod kit;
+mod program;
+mod query;

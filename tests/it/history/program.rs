@@ -1,0 +1,1 @@
+//! The program itself: appends at the end of a run, and answers.
