@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tool::AnyTool;
-use super::{core, health, performance};
+use super::{core, health, performance, provisioning};
 
 /// All tools by name.
 #[derive(Clone, Default)]
@@ -14,7 +14,7 @@ pub struct Catalog {
 impl Catalog {
     /// The tools that are built in.
     pub fn builtin() -> Self {
-        let families = [core::TOOLS, health::TOOLS, performance::TOOLS];
+        let families = [core::TOOLS, health::TOOLS, performance::TOOLS, provisioning::TOOLS];
         let tools = families.iter().flat_map(|tools| tools.iter());
         Self { tools: tools.map(|tool| (tool.meta().name, **tool)).collect() }
     }

@@ -8,12 +8,14 @@
 //! lives in [`analysis`].
 
 pub mod analysis;
+mod branching;
 pub mod catalog;
 pub mod context;
 mod core;
 mod health;
 mod index_state;
 mod performance;
+mod provisioning;
 pub mod rules;
 pub mod sql_catalog;
 pub mod tool;
