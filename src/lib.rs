@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod emulator;
 pub mod engine;
 pub mod history;
 pub mod journal;

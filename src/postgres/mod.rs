@@ -4,6 +4,7 @@
 //! signalled only when its own command line proves that we started it, for this very cluster.
 //! [`PgEndpoint`] says where a database is, whoever runs it.
 
+mod admin;
 mod bind;
 mod cluster;
 mod deadline;
@@ -15,6 +16,7 @@ mod fetch;
 mod find;
 mod installation;
 mod options;
+mod place;
 mod postmaster;
 mod progress;
 mod read_text;
@@ -29,6 +31,7 @@ mod unpack;
 mod user;
 pub mod writer;
 
+pub(crate) use admin::PgAdmin;
 pub use cluster::Cluster;
 pub use directory::FileError;
 pub use endpoint::{EndpointError, PgEndpoint};
@@ -37,6 +40,7 @@ pub use fetch::FetchError;
 pub use find::{Rejected, Search};
 pub use installation::{Installation, PgVersion, Source, Unfit};
 pub use options::{ClusterOptions, Durability, ServerOptions};
+pub(crate) use place::ClusterPlace;
 pub use progress::{Progress, Quiet, Stage};
 pub use record::ServerRecord;
 pub use server::LocalPostgres;

@@ -87,6 +87,11 @@ pub(super) fn read_text(text: &str) -> Result<ReadText, String> {
     }
 }
 
+/// A query of our own, whose rows shall come as JSON, whatever its functions do.
+pub(super) fn with_json_rows(text: &str) -> String {
+    format!("{PREFIX}{}{SUFFIX}", text.trim_end().trim_end_matches(';'))
+}
+
 fn acting_call(tokens: &[Token<'_>]) -> Option<String> {
     tokens.iter().zip(tokens.iter().skip(1)).find_map(|(name, next)| {
         let plain = name.text.trim_matches('"').to_ascii_lowercase();

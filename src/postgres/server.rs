@@ -12,6 +12,7 @@ use super::fetch;
 use super::find::{self, Rejected, Search};
 use super::installation::{Installation, Source};
 use super::options::{ClusterOptions, ServerOptions};
+use super::place::ClusterPlace;
 use super::postmaster::{self, Postmaster, Standing};
 use super::progress::{Progress, Stage};
 use super::record::{FORMAT, ServerRecord};
@@ -125,6 +126,31 @@ impl LocalPostgres {
             }
         }
         Ok(())
+    }
+
+    /// Where the cluster `name` of a state directory lives. Creates nothing of it yet.
+    pub(crate) fn place(&self, state: &Path, name: &str) -> Result<ClusterPlace, PostgresError> {
+        check_name(name)?;
+        let user = self.user()?;
+        let paths = ClusterPaths::new(state, name, &self.options.shared, &user)?;
+        Ok(ClusterPlace::new(paths, user))
+    }
+
+    /// Makes a data directory and starts no server on it.
+    pub(crate) async fn initialise(
+        &self,
+        installation: &Installation,
+        place: &ClusterPlace,
+        more: &[&str],
+    ) -> Result<(), PostgresError> {
+        place.create()?;
+        let password = Secret::new(self.random());
+        spawn::initialise(installation, place.paths(), &password, more, &*self.clock).await
+    }
+
+    /// Gives a cluster, whose data directory was copied, a password of its own.
+    pub(crate) fn draw_password(&self, place: &ClusterPlace) -> Result<(), PostgresError> {
+        Ok(spawn::write_password(place.paths(), &Secret::new(self.random()))?)
     }
 
     fn user(&self) -> Result<ServerUser, PostgresError> {
@@ -252,7 +278,7 @@ impl Launch<'_> {
             progress.report(Stage::Initialising, None);
             let password = Secret::new(self.local.random());
             let clock = &*self.local.clock;
-            return spawn::initialise(self.installation, self.paths, &password, clock).await;
+            return spawn::initialise(self.installation, self.paths, &password, &[], clock).await;
         }
         let path = data.join("PG_VERSION");
         let found = fs::read_to_string(&path).map_err(|e| FileError::new("read", &path, e))?;

@@ -33,6 +33,7 @@ pub(super) async fn initialise(
     installation: &Installation,
     paths: &ClusterPaths,
     password: &Secret<String>,
+    more: &[&str],
     clock: &dyn Clock,
 ) -> Result<(), PostgresError> {
     let user = &installation.user;
@@ -52,6 +53,7 @@ pub(super) async fn initialise(
         .arg("--pwfile")
         .arg(&paths.password)
         .args(["--encoding=UTF8", "--no-sync", "--no-instructions", "--locale=C"])
+        .args(more)
         .stdin(Stdio::null());
     if installation.version.major >= 17 {
         command.args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]);
@@ -69,7 +71,10 @@ pub(super) async fn initialise(
     Ok(())
 }
 
-fn write_password(paths: &ClusterPaths, password: &Secret<String>) -> Result<(), FileError> {
+pub(super) fn write_password(
+    paths: &ClusterPaths,
+    password: &Secret<String>,
+) -> Result<(), FileError> {
     let fail = |e| FileError::new("write", &paths.password, e);
     match fs::remove_file(&paths.password) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),

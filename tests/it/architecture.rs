@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("postgres", &["kernel", "config", "sop"]),
     ("lakebase", &["kernel", "config", "postgres"]),
+    ("emulator", &["kernel", "config", "sop", "postgres"]),
     ("tools", &["kernel", "config", "sop", "postgres", "lakebase"]),
     ("plan", &["kernel", "config", "sop", "postgres", "tools", "workflow"]),
     ("workflow", &["kernel", "config", "sop", "postgres", "tools", "plan"]),
@@ -34,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
-            "journal", "engine", "history", "report", "demo",
+            "journal", "engine", "history", "report", "demo", "emulator",
         ],
     ),
     ("lib", &[]),

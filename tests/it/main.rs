@@ -15,6 +15,8 @@ mod detect;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod history;

@@ -1,0 +1,123 @@
+//! One branch: its directories, its server, and what is kept of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::copying::{CopyJob, Part, copy};
+use super::error::FleetError;
+use super::ground::Ground;
+use super::online::{OnlineCopy, Snapshot};
+use super::record::{BranchRecord, cluster_of};
+use super::server::Server;
+use super::settings::{DEFAULT_CONNECTIONS, of_branch};
+use super::types::{BranchId, BranchOrigin};
+use crate::postgres::ClusterPlace;
+
+/// One branch.
+pub(super) struct Branch {
+    pub id: BranchId,
+    pub ground: Arc<Ground>,
+    pub server: Arc<Server>,
+    record: Mutex<BranchRecord>,
+    archive: PathBuf,
+}
+
+impl Branch {
+    /// The branch of a record; its directories need not be there.
+    pub(super) fn of(ground: &Arc<Ground>, record: BranchRecord) -> Result<Self, FleetError> {
+        let name = cluster_of(&record.id);
+        let archive = ground.place(&name)?.root().join("wal");
+        let settings = of_branch(&archive, DEFAULT_CONNECTIONS, &BTreeMap::new());
+        Ok(Self {
+            id: record.id.clone(),
+            server: Server::new(ground, &name, settings)?,
+            ground: Arc::clone(ground),
+            record: Mutex::new(record),
+            archive,
+        })
+    }
+
+    /// Makes the record and the directories around the data directory.
+    pub(super) fn prepare(ground: &Arc<Ground>, id: &BranchId) -> Result<Self, FleetError> {
+        let record = BranchRecord::new(id, ground.clock.now());
+        record.write(&ground.state)?;
+        let branch = Self::of(ground, record)?;
+        branch.place().create()?;
+        ground.local.draw_password(branch.place())?;
+        branch.place().beside("wal")?;
+        Ok(branch)
+    }
+
+    pub(super) fn place(&self) -> &ClusterPlace {
+        self.server.place()
+    }
+
+    /// The directory of the branch's archived WAL.
+    pub(super) fn archive(&self) -> &PathBuf {
+        &self.archive
+    }
+
+    pub(super) fn record(&self) -> BranchRecord {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the branch is kept.
+    pub(super) fn finish(&self, origin: Option<BranchOrigin>) -> Result<(), FleetError> {
+        let record = BranchRecord { ready: true, origin, ..self.record() };
+        record.write(&self.ground.state)?;
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    /// Fills the data directory from one that nobody writes to.
+    pub(super) async fn fill_from(&self, from: &ClusterPlace) -> Result<(), FleetError> {
+        let fresh = self.fresh()?;
+        let job = CopyJob {
+            from: from.data().to_owned(),
+            to: fresh.clone(),
+            part: Part::Whole,
+            user: self.place().user().clone(),
+        };
+        copy(job).await?;
+        self.take_in(&fresh)
+    }
+
+    /// Fills the data directory from a branch in use.
+    pub(super) async fn fill_online(&self, parent: &Self) -> Result<Snapshot, FleetError> {
+        let fresh = self.fresh()?;
+        let lease = parent.server.lease().await?;
+        let online = OnlineCopy {
+            ground: &self.ground,
+            branch: &parent.id,
+            lease: &lease,
+            source: parent.place(),
+            archive: parent.archive(),
+            to: &fresh,
+            with_wal: true,
+        };
+        let snapshot = Box::pin(online.run()).await?;
+        self.take_in(&fresh)?;
+        Ok(snapshot)
+    }
+
+    /// Where the data directory grows before it is one.
+    pub(super) fn fresh(&self) -> Result<PathBuf, FleetError> {
+        let fresh = self.place().root().join("data.new");
+        ClusterPlace::remove(&fresh)?;
+        Ok(fresh)
+    }
+
+    /// Makes what has grown the data directory.
+    pub(super) fn take_in(&self, fresh: &PathBuf) -> Result<(), FleetError> {
+        let data = self.place().data();
+        fs::rename(fresh, data).map_err(|e| FleetError::copy("create", data, e))
+    }
+
+    /// Removes all of the branch; its server is stopped.
+    pub(super) async fn discard(&self) -> Result<(), FleetError> {
+        self.ground.local.discard(&self.ground.state, self.server.name()).await?;
+        BranchRecord::remove(&self.ground.state, &self.id)
+    }
+}

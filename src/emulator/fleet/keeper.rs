@@ -1,0 +1,243 @@
+//! The fleet: keeps the branches of one state directory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+use super::admin::AdminSession;
+use super::branch::Branch;
+use super::error::FleetError;
+use super::ground::{Ground, check_id};
+use super::login::Logins;
+use super::record::BranchRecord;
+use super::types::{BranchFacts, BranchId, BranchOrigin, BranchPoint};
+use crate::kernel::{Clock, IdSource, SqlFile};
+use crate::postgres::{ClusterPlace, LocalPostgres, Progress};
+use crate::sql_file;
+
+pub(super) const BRANCH_FACTS: SqlFile = sql_file!("emulator/branch_facts");
+
+/// How long whoever uses a branch may take to end before it is deleted.
+const DELETE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a fleet needs.
+pub struct FleetOptions {
+    /// The state directory; the fleet keeps everything in `emulator` below it.
+    pub state_dir: PathBuf,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub ids: Arc<dyn IdSource>,
+    /// Where servers come from.
+    pub local_postgres: LocalPostgres,
+    /// Who may log in.
+    pub logins: Arc<dyn Logins>,
+    /// Who is told while PostgreSQL is got.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// Keeps the branches and endpoints of one state directory.
+pub struct Fleet {
+    ground: Arc<Ground>,
+    branches: Mutex<BTreeMap<BranchId, Arc<Branch>>>,
+    template: OnceCell<ClusterPlace>,
+    _lock: File,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    logical_size_bytes: u64,
+    lsn: String,
+}
+
+impl Fleet {
+    /// Takes over what an earlier process left: finished branches are kept, unfinished ones and what
+    /// still runs of them is removed. No server is started.
+    pub async fn open(options: FleetOptions) -> Result<Arc<Self>, FleetError> {
+        let state = options.state_dir.join("emulator");
+        let lock = lock(&state)?;
+        let installation = options.local_postgres.ensure(&*options.progress).await?;
+        let ground = Arc::new(Ground {
+            state,
+            local: options.local_postgres,
+            installation,
+            clock: options.clock,
+        });
+        let mut branches = BTreeMap::new();
+        for record in BranchRecord::all(&ground.state) {
+            let branch = Branch::of(&ground, record.clone())?;
+            if record.ready {
+                branches.insert(record.id, Arc::new(branch));
+            } else {
+                branch.discard().await?;
+            }
+        }
+        Ok(Arc::new(Self {
+            ground,
+            branches: Mutex::new(branches),
+            template: OnceCell::new(),
+            _lock: lock,
+        }))
+    }
+
+    /// The branches that there are.
+    pub fn branches(&self) -> Vec<BranchId> {
+        self.held().keys().cloned().collect()
+    }
+
+    /// Makes a branch that comes from nowhere: an empty PostgreSQL.
+    pub async fn create_root(&self, id: &BranchId, pg_version: u32) -> Result<(), FleetError> {
+        self.check_free(id)?;
+        let found = self.ground.installation.version;
+        if found.major != pg_version {
+            return Err(FleetError::Version { wanted: pg_version, found });
+        }
+        let template = self.template.get_or_try_init(|| self.make_template()).await?;
+        let branch = Branch::prepare(&self.ground, id)?;
+        self.keep_if(branch, |branch| async move {
+            branch.fill_from(template).await?;
+            Ok(None)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Makes a branch of another one. Nothing is shared afterwards.
+    pub async fn branch(
+        &self,
+        parent: &BranchId,
+        point: BranchPoint,
+        child: &BranchId,
+    ) -> Result<BranchOrigin, FleetError> {
+        self.check_free(child)?;
+        let parent = self.find(parent)?;
+        let branch = Branch::prepare(&self.ground, child)?;
+        let origin = self
+            .keep_if(branch, |branch| async move {
+                let snapshot = match point {
+                    BranchPoint::Head => branch.fill_online(&parent).await?,
+                    BranchPoint::Time(_) | BranchPoint::Lsn(_) => {
+                        let why = "it has no base copy yet".to_owned();
+                        let point = format!("{point:?}");
+                        return Err(FleetError::Point { parent: parent.id.clone(), point, why });
+                    }
+                };
+                Ok(Some(BranchOrigin { lsn: snapshot.stop.to_string(), time: snapshot.time }))
+            })
+            .await?;
+        origin.ok_or(FleetError::Lost("the copy"))
+    }
+
+    /// Removes a branch with all its data.
+    pub async fn delete_branch(&self, id: &BranchId) -> Result<(), FleetError> {
+        let branch = self.find(id)?;
+        let Some(closed) = branch.server.closed(DELETE_PATIENCE).await? else {
+            return Err(FleetError::Busy { branch: id.clone(), what: "somebody works on it" });
+        };
+        branch.discard().await?;
+        self.held().remove(id);
+        drop(closed);
+        Ok(())
+    }
+
+    /// What is known of a branch; wakes it.
+    pub async fn branch_facts(&self, id: &BranchId) -> Result<BranchFacts, FleetError> {
+        let mut admin = self.admin(id, "postgres").await?;
+        let measured: Measured = admin.row(&BRANCH_FACTS, &[]).await?;
+        admin.close().await;
+        Ok(BranchFacts {
+            logical_size_bytes: measured.logical_size_bytes,
+            lsn: measured.lsn,
+            oldest: None,
+        })
+    }
+
+    /// A session of the superuser; wakes the branch's server, not its endpoints.
+    pub async fn admin(&self, id: &BranchId, database: &str) -> Result<AdminSession, FleetError> {
+        let lease = self.find(id)?.server.lease().await?;
+        AdminSession::open(lease, database).await
+    }
+
+    /// Stops everything. The branches stay.
+    pub async fn shutdown(&self) -> Result<(), FleetError> {
+        let branches: Vec<_> = self.held().values().cloned().collect();
+        for branch in branches {
+            branch.server.stop(DELETE_PATIENCE).await?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<BranchId, Arc<Branch>>> {
+        self.branches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: &BranchId) -> Result<Arc<Branch>, FleetError> {
+        self.held().get(id).cloned().ok_or_else(|| FleetError::NoBranch(id.clone()))
+    }
+
+    fn check_free(&self, id: &BranchId) -> Result<(), FleetError> {
+        check_id(&id.0)?;
+        if self.held().contains_key(id) {
+            return Err(FleetError::BranchExists(id.clone()));
+        }
+        Ok(())
+    }
+
+    /// Fills a prepared branch and keeps it, or removes it again.
+    async fn keep_if<F>(
+        &self,
+        branch: Branch,
+        fill: impl FnOnce(Arc<Branch>) -> F,
+    ) -> Result<Option<BranchOrigin>, FleetError>
+    where
+        F: Future<Output = Result<Option<BranchOrigin>, FleetError>>,
+    {
+        let branch = Arc::new(branch);
+        let filled = fill(Arc::clone(&branch)).await;
+        match filled.and_then(|origin| branch.finish(origin.clone()).map(|()| origin)) {
+            Ok(origin) => {
+                self.held().insert(branch.id.clone(), branch);
+                Ok(origin)
+            }
+            Err(error) => {
+                // The first error is the one that explains; the next start removes what is left.
+                drop(branch.discard().await);
+                Err(error)
+            }
+        }
+    }
+
+    /// The data directory that all roots begin with.
+    async fn make_template(&self) -> Result<ClusterPlace, FleetError> {
+        let ground = &self.ground;
+        let version = ground.installation.version;
+        let name = format!("template-{}-{}", version.major, version.minor);
+        let place = ground.place(&name)?;
+        if !place.data().is_dir() {
+            let more = ["--wal-segsize=1"];
+            ground.local.initialise(&ground.installation, &place, &more).await?;
+        }
+        Ok(place)
+    }
+}
+
+/// One process at a time keeps a fleet; the lock dies with it.
+fn lock(state: &Path) -> Result<File, FleetError> {
+    let path = state.join("fleet.lock");
+    let fail = |e| FleetError::copy("lock", &path, e);
+    std::fs::create_dir_all(state).map_err(fail)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(FleetError::InUse { state: state.to_owned() })
+        }
+        Err(std::fs::TryLockError::Error(e)) => Err(fail(e)),
+    }
+}
