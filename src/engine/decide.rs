@@ -321,17 +321,16 @@ impl Walk<'_> {
         let step = &state.def(id).step;
         if step.for_each.is_none() || node.fan_out.is_some() {
             self.enter(id);
-        } else if step.lock.is_some() && !node.lock_passed {
+        } else if state.next_lock(id).is_some() {
             self.push(Command::LockStep(id));
         } else {
             self.fan_out(id);
         }
     }
 
-    /// Works on a step once it holds its lock. A fan-out takes the step's own lock for all its items;
-    /// the lock of an embedded workflow follows from its parameters, so each item takes its own.
+    /// Works on a step once it holds its locks.
     fn enter(&mut self, id: NodeId) {
-        if self.state.def(id).step.takes_lock() && !self.holds_lock(id) {
+        if self.state.next_lock(id).is_some() {
             self.push(Command::LockStep(id));
         } else {
             self.act(id);
@@ -357,12 +356,6 @@ impl Walk<'_> {
             self.push(Command::Skip(item, reason.clone()));
         }
         self.push(Command::Skip(id, reason.clone()));
-    }
-
-    fn holds_lock(&self, id: NodeId) -> bool {
-        let node = &self.state.nodes[id];
-        node.lock_passed
-            || node.fan_out.is_some_and(|fan_out| self.state.nodes[fan_out].lock_passed)
     }
 
     fn skips(&self, id: NodeId, mood: Mood, runs_always: bool) -> Option<SkipReason> {
@@ -412,7 +405,7 @@ impl Walk<'_> {
             }
         } else if let Some(inner) = node.inner {
             if state.instances[inner].is_done() {
-                self.push(Command::CloseScope(id));
+                self.close(id, inner, mood);
             } else {
                 self.instance(inner, mood);
             }
@@ -506,7 +499,7 @@ impl Walk<'_> {
             Action::Workflow(_) => match node.inner {
                 None => self.push(Command::OpenScope(id)),
                 Some(inner) if state.instances[inner].is_done() => {
-                    self.push(Command::CloseScope(id));
+                    self.close(id, inner, Mood::Going);
                 }
                 Some(inner) => self.instance(inner, Mood::Going),
             },
@@ -514,6 +507,31 @@ impl Walk<'_> {
             Action::Wait(wait) => self.wait(id, matches!(wait, Wait::Timer { .. })),
             Action::Verify(_) => self.wait(id, false),
         }
+    }
+
+    /// Ends an embedded workflow. Its handlers run in its own scope. Where its failure is allowed nothing
+    /// else will come to what its failed verifications ask to be undone, so that comes first.
+    fn close(&mut self, id: NodeId, inner: InstanceId, mood: Mood) {
+        let state = self.state;
+        let scope = &state.instances[inner];
+        if scope.has_failed() && state.def(id).step.allow_failure {
+            let mut keys = Vec::new();
+            collect_failures(state, inner, &mut None, &mut keys);
+            let todo = undoable(state, inner, Some(&keys));
+            let undo = |id: &NodeId| state.nodes[*id].undo.as_ref();
+            let has_begun = todo.iter().filter_map(undo).any(|undo| undo.work.is_frozen());
+            // A cancelled run begins nothing new.
+            if (mood != Mood::Cancelled || has_begun) && self.undo_next(&todo) {
+                return;
+            }
+        }
+        let on_failure = scope.on_failure.filter(|_| scope.has_failed());
+        for handlers in on_failure.into_iter().chain(scope.always) {
+            if self.handler(handlers) {
+                return;
+            }
+        }
+        self.push(Command::CloseScope(id));
     }
 
     fn wait(&mut self, id: NodeId, is_timer: bool) {

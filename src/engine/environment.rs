@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::graph::MAIN;
 use super::state::{InstanceId, NodeId, Phase, RunState};
 use crate::journal::event::Outcome;
-use crate::kernel::RunId;
+use crate::kernel::{Failure, RunId};
 use crate::plan::PlanBody;
 use crate::sop::{Reference, Scope};
 
@@ -47,7 +47,7 @@ pub(super) fn scope_for(
             "steps" => steps(state, place.instance, references),
             "item" => item(state, place.node).map_or(Value::Null, |(_, value)| value),
             "index" => item(state, place.node).map_or(Value::Null, |(index, _)| json!(index)),
-            "run" => run_facts(run, body, state),
+            "run" => run_facts(run, body, state, place.instance),
             "secrets" => secrets(body),
             _ => Value::Null,
         };
@@ -62,9 +62,17 @@ fn item(state: &RunState, node: Option<NodeId>) -> Option<(usize, Value)> {
     Some((*index, item.value.clone()))
 }
 
-fn run_facts(run: &RunId, body: &PlanBody, state: &RunState) -> Value {
-    let failure = state.ending.as_ref().and_then(|ending| ending.failure.as_ref());
-    let outcome = state.ending.as_ref().map_or(Outcome::Running, |ending| ending.outcome);
+fn run_facts(run: &RunId, body: &PlanBody, state: &RunState, at: InstanceId) -> Value {
+    let ending = state.ending.as_ref();
+    let mut failure = ending.and_then(|ending| ending.failure.as_ref());
+    let mut outcome = ending.map_or(Outcome::Running, |ending| ending.outcome);
+    // The handlers of an embedded workflow are told how that ended, of which the run knows nothing yet.
+    if let Some(main) = handled(state, at).filter(|main| *main != MAIN)
+        && state.instances[main].has_failed()
+    {
+        outcome = Outcome::Failed;
+        failure = first_failure(state, main).or(failure);
+    }
     json!({
         "id": run,
         "workflow": body.workflow,
@@ -73,6 +81,19 @@ fn run_facts(run: &RunId, body: &PlanBody, state: &RunState) -> Value {
         "outcome": outcome,
         "failure": failure.map(|failure| json!({ "code": failure.code, "message": failure.message })),
     })
+}
+
+/// The scope whose end a scope handles.
+fn handled(state: &RunState, instance: InstanceId) -> Option<InstanceId> {
+    state.instances[instance].main
+}
+
+fn first_failure(state: &RunState, instance: InstanceId) -> Option<&Failure> {
+    let nodes = &state.instances[instance].nodes;
+    let mut failed = nodes
+        .iter()
+        .filter(|&&id| state.nodes[id].phase == Phase::Failed && !state.def(id).step.allow_failure);
+    failed.find_map(|&id| state.nodes[id].failure.as_ref())
 }
 
 /// References stand for secrets; only appliers put the values in.
@@ -91,8 +112,7 @@ fn steps(state: &RunState, instance: InstanceId, references: &[Reference]) -> Va
         }
     };
     // Handlers see the steps of the workflow too.
-    let visible: &[InstanceId] = if instance < 3 { &[instance, MAIN] } else { &[instance] };
-    for &instance in visible {
+    for instance in [Some(instance), handled(state, instance)].into_iter().flatten() {
         if whole {
             for node in &state.graph.scope(state.instances[instance].def).nodes {
                 add(instance, &node.step.id, &mut named);

@@ -28,6 +28,10 @@ pub struct ScopeDef {
     pub nodes: Vec<NodeDef>,
     /// The embedded workflow that they belong to, when they do.
     pub embedded: Option<Box<Embedded>>,
+    /// The handlers of the embedded workflow for its failure.
+    pub on_failure: Option<ScopeId>,
+    /// The handlers of the embedded workflow for every end of it.
+    pub always: Option<ScopeId>,
     by_id: HashMap<String, usize>,
 }
 
@@ -88,10 +92,11 @@ impl Graph {
             }
             let inner = match &step.action {
                 Action::Workflow(embedded) => {
-                    let inner = self.scopes.len();
-                    self.scopes.push(ScopeDef::empty());
-                    self.fill(inner, &embedded.steps, is_write)?;
+                    let inner = self.add(&embedded.steps, is_write)?;
                     self.scopes[inner].embedded = Some(embedded.clone());
+                    self.scopes[inner].on_failure =
+                        self.add_handlers(&embedded.on_failure, is_write)?;
+                    self.scopes[inner].always = self.add_handlers(&embedded.always, is_write)?;
                     Some(inner)
                 }
                 Action::Tool(_)
@@ -122,6 +127,25 @@ impl Graph {
         Ok(())
     }
 
+    fn add(
+        &mut self,
+        steps: &[PlannedStep],
+        is_write: &dyn Fn(&str) -> bool,
+    ) -> Result<ScopeId, BadEdge> {
+        let id = self.scopes.len();
+        self.scopes.push(ScopeDef::empty());
+        self.fill(id, steps, is_write)?;
+        Ok(id)
+    }
+
+    fn add_handlers(
+        &mut self,
+        steps: &[PlannedStep],
+        is_write: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<ScopeId>, BadEdge> {
+        if steps.is_empty() { Ok(None) } else { self.add(steps, is_write).map(Some) }
+    }
+
     /// The definition of a scope.
     pub fn scope(&self, id: ScopeId) -> &ScopeDef {
         &self.scopes[id]
@@ -149,7 +173,13 @@ pub fn dependents(scope: &ScopeDef, from: usize) -> std::collections::BTreeSet<u
 
 impl ScopeDef {
     fn empty() -> Self {
-        Self { nodes: Vec::new(), embedded: None, by_id: HashMap::new() }
+        Self {
+            nodes: Vec::new(),
+            embedded: None,
+            on_failure: None,
+            always: None,
+            by_id: HashMap::new(),
+        }
     }
 
     /// The index of a step.

@@ -4,28 +4,17 @@ use serde_json::{Value, json};
 
 use super::environment::Place;
 use super::executor::{ExecuteError, Executor};
-use super::state::NodeId;
+use super::state::{NodeId, StepLock};
 use crate::journal::event::{Event, Outcome};
 use crate::journal::store::Durability::{Buffered, Synced};
 use crate::kernel::Failure;
 use crate::plan::document::Action;
+use crate::plan::planner::name_target;
 
 impl Executor {
     pub(super) async fn lock_step(&mut self, id: NodeId) -> Result<bool, ExecuteError> {
-        let step = &self.state.def(id).step;
-        let place = Place::of(&self.state, id);
-        let filled = match (&step.lock, &step.action) {
-            (Some(template), _) => self.fill(place, &json!(template), &[]),
-            (None, Action::Workflow(embedded)) => self
-                .child_params(id)
-                .and_then(|params| self.fill(place, &json!(embedded.lock), &[("params", params)])),
-            (None, _) => Ok(Value::Null),
-        };
-        match filled {
+        match self.step_lock(id) {
             Ok(Value::String(lock)) if !lock.is_empty() => self.lock(&lock, Some(id)).await,
-            Ok(Value::Object(target)) => {
-                self.lock(&Value::Object(target).to_string(), Some(id)).await
-            }
             Ok(_) => {
                 let failure = Failure::permanent("engine::invalid_lock", "`lock` is not a text");
                 self.record(vec![self.failed(id, failure)], Buffered).await?;
@@ -35,6 +24,27 @@ impl Executor {
                 self.record(vec![self.failed(id, failure)], Buffered).await?;
                 Ok(true)
             }
+        }
+    }
+
+    /// The text of the lock that a step takes next. A target in it is written as a run's own lock has it,
+    /// so that both mean the same.
+    fn step_lock(&self, id: NodeId) -> Result<Value, Failure> {
+        let step = &self.state.def(id).step;
+        let place = Place::of(&self.state, id);
+        match (self.state.next_lock(id), &step.action) {
+            (Some(StepLock::Own), _) => {
+                let target = &self.state.instances[place.instance].target;
+                let template = step.lock.as_deref().unwrap_or_default();
+                self.fill(place, &json!(name_target(template, target)), &[])
+            }
+            (Some(StepLock::Embedded), Action::Workflow(embedded)) => {
+                let (params, target) = self.child_scope(id)?;
+                let template = embedded.lock.as_deref().unwrap_or_default();
+                let template = json!(name_target(template, &target));
+                self.fill(place, &template, &[("params", params), ("target", json!(target))])
+            }
+            (Some(StepLock::Embedded) | None, _) => Ok(Value::Null),
         }
     }
 

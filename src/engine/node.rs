@@ -225,8 +225,8 @@ pub struct Node {
     pub failure: Option<Failure>,
     /// The undoing of its changes.
     pub undo: Option<Undo>,
-    /// Whether its lock was taken, or is held by what it belongs to.
-    pub lock_passed: bool,
+    /// How many of its locks it has taken, or found held by what it belongs to.
+    pub locks_passed: usize,
     pub(super) open_needs: usize,
 }
 
@@ -255,6 +255,12 @@ pub struct Instance {
     pub target: Target,
     /// Steps whose needs have all ended and that have not ended themselves.
     pub(super) active: BTreeSet<usize>,
+    /// The scope whose ends it handles, when it is one of handlers: its expressions see that too.
+    pub main: Option<InstanceId>,
+    /// What runs when it failed, when it is an embedded workflow that says so.
+    pub on_failure: Option<InstanceId>,
+    /// What runs however it ends, when it is an embedded workflow that says so.
+    pub always: Option<InstanceId>,
     pub(super) open: usize,
     pub(super) failed: bool,
 }
@@ -298,6 +304,15 @@ pub struct Cancel {
     pub compensate: bool,
     /// Why.
     pub reason: String,
+}
+
+/// A lock that a step takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepLock {
+    /// Its own; a fan-out takes it for all its items.
+    Own,
+    /// That of the workflow which it embeds; it follows from the parameters, so each item takes its own.
+    Embedded,
 }
 
 /// What a lock of this run is.

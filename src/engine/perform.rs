@@ -244,18 +244,20 @@ impl Executor {
         }
     }
 
-    pub(super) fn child_params(&self, id: NodeId) -> Result<Value, Failure> {
-        self.fill(Place::of(&self.state, id), &self.embedded(id)?.params, &[])
-    }
-
-    fn open_scope(&self, id: NodeId) -> Result<Event, Failure> {
-        let params = self.child_params(id)?;
+    /// The parameters and the target of the workflow that a step embeds.
+    pub(super) fn child_scope(&self, id: NodeId) -> Result<(Value, Target), Failure> {
+        let params = self.fill(Place::of(&self.state, id), &self.embedded(id)?.params, &[])?;
         let mut target = self.target(id)?;
         if let Some(template) = &self.embedded(id)?.target {
             let extra = [("params", params.clone()), ("target", json!(target))];
             let filled = self.fill(Place::of(&self.state, id), template, &extra)?;
             target = merge_target(&target, filled)?;
         }
+        Ok((params, target))
+    }
+
+    fn open_scope(&self, id: NodeId) -> Result<Event, Failure> {
+        let (params, target) = self.child_scope(id)?;
         Ok(Event::ScopeOpened { step: self.state.nodes[id].key.clone(), params, target })
     }
 
@@ -265,11 +267,14 @@ impl Executor {
             return Err(Failure::permanent("engine::no_workflow", "the step has not begun"));
         };
         let instance = &self.state.instances[inner];
-        let nodes = || instance.nodes.iter().map(|&child| (child, &self.state.nodes[child]));
+        let named = |child: NodeId| (child, &self.state.nodes[child]);
+        let nodes = || instance.nodes.iter().copied().map(named);
+        let always = instance.always.map(|always| &self.state.instances[always].nodes);
+        let all = nodes().chain(always.into_iter().flatten().copied().map(named));
         let failed = |(child, node): &(NodeId, &super::state::Node)| {
             node.phase == Phase::Failed && !self.state.def(*child).step.allow_failure
         };
-        if let Some((_, child)) = nodes().find(failed) {
+        if let Some((_, child)) = { all }.find(failed) {
             let why = child.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default();
             let text = format!("step `{}` failed: {why}", child.key);
             return Err(Failure::permanent("engine::child_failed", text));

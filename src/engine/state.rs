@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::graph::{ALWAYS, Graph, MAIN, NodeDef, ON_FAILURE, ScopeId};
+pub(super) use super::node::StepLock;
 pub use super::node::{
     Approval, Cancel, ChangeState, Decided, Ending, Instance, InstanceId, LockState, Node, NodeId,
     Phase, Undo, Waiting, Work,
@@ -24,6 +25,7 @@ use crate::journal::event::{
 use crate::journal::store::Entry;
 use crate::kernel::change::Origin;
 use crate::kernel::{Digest, Direction, Receipt, Settlement, Severity, Target, Timestamp};
+use crate::plan::document::Action;
 
 /// All that is known about a run.
 #[derive(Clone, Debug)]
@@ -122,6 +124,9 @@ impl RunState {
         for def in [MAIN, ON_FAILURE, ALWAYS] {
             state.open_instance(def, None, (Arc::clone(&params), target.clone()));
         }
+        for handlers in [ON_FAILURE, ALWAYS] {
+            state.instances[handlers].main = Some(MAIN);
+        }
         state
     }
 
@@ -168,10 +173,22 @@ impl RunState {
 
     fn is_in_main(&self, id: NodeId) -> bool {
         let mut scope = self.nodes[id].scope;
-        while let Some(owner) = self.instances[scope].owner {
+        while self.instances[scope].main.is_none() {
+            let Some(owner) = self.instances[scope].owner else { return true };
             scope = self.nodes[owner].scope;
         }
-        scope == MAIN
+        false
+    }
+
+    /// The lock that a step takes next, when it has not got all of them.
+    pub(super) fn next_lock(&self, id: NodeId) -> Option<StepLock> {
+        let (node, step) = (&self.nodes[id], &self.def(id).step);
+        let is_item = node.fan_out.is_some();
+        let fans_out = step.for_each.is_some() && !is_item;
+        let embeds = matches!(&step.action, Action::Workflow(embedded) if embedded.lock.is_some());
+        let own = (step.lock.is_some() && !is_item).then_some(StepLock::Own);
+        let embedded = (embeds && !fans_out).then_some(StepLock::Embedded);
+        own.into_iter().chain(embedded).nth(node.locks_passed)
     }
 
     /// The newest approval that a step asked for.
@@ -253,7 +270,7 @@ impl RunState {
                 if let Some(step) = step {
                     let node = self.working(event, step)?;
                     node.begun = true;
-                    node.lock_passed = true;
+                    node.locks_passed += 1;
                 }
                 let Some(state) = self.locks.get_mut(lock) else {
                     return Err(illegal(event, &format!("`{lock}` was not queued for")));
@@ -267,7 +284,7 @@ impl RunState {
                     self.go_stale();
                 }
                 if let Some(id) = step.as_ref().and_then(|step| self.find(step)) {
-                    self.nodes[id].lock_passed = false;
+                    self.nodes[id].locks_passed = 0;
                 }
             }
             Event::ConditionEvaluated { step, result, .. } => {
@@ -287,8 +304,7 @@ impl RunState {
                 };
                 self.working(event, step)?.begun = true;
                 let scope = (Arc::new(params.clone()), target.clone());
-                let instance = self.open_instance(def, Some(id), scope);
-                self.nodes[id].inner = Some(instance);
+                self.open_embedded(def, id, &scope);
             }
             Event::AttemptStarted { step, attempt, arguments } => {
                 let node = self.working(event, step)?;
@@ -639,7 +655,7 @@ impl RunState {
             output: Arc::new(Value::Null),
             failure: None,
             undo: None,
-            lock_passed: false,
+            locks_passed: 0,
             open_needs: 0,
         });
         id
@@ -667,8 +683,36 @@ impl RunState {
         }
         let open = nodes.len();
         let failed = false;
-        self.instances.push(Instance { def, owner, nodes, params, target, active, open, failed });
+        self.instances.push(Instance {
+            def,
+            owner,
+            nodes,
+            params,
+            target,
+            active,
+            main: None,
+            on_failure: None,
+            always: None,
+            open,
+            failed,
+        });
         instance
+    }
+
+    /// Opens the scope of an embedded workflow and those of its handlers.
+    fn open_embedded(&mut self, def: ScopeId, owner: NodeId, scope: &(Arc<Value>, Target)) {
+        let graph = Arc::clone(&self.graph);
+        let definition = graph.scope(def);
+        let main = self.open_instance(def, Some(owner), scope.clone());
+        let mut handlers = |handlers: Option<ScopeId>| {
+            let instance = self.open_instance(handlers?, Some(owner), scope.clone());
+            self.instances[instance].main = Some(main);
+            Some(instance)
+        };
+        let (on_failure, always) = (handlers(definition.on_failure), handlers(definition.always));
+        self.instances[main].on_failure = on_failure;
+        self.instances[main].always = always;
+        self.nodes[owner].inner = Some(main);
     }
 
     /// Moves a step that has not ended.

@@ -19,7 +19,8 @@ pub(super) fn collect_failures(
         |id: &NodeId| state.nodes[*id].phase == Phase::Failed && !state.def(*id).step.allow_failure;
     for &id in nodes.iter().filter(|id| failed(id)) {
         first.get_or_insert(id);
-        if let Some(inner) = state.nodes[id].inner {
+        let items = state.nodes[id].items.iter().flatten().copied();
+        for inner in items.chain([id]).filter_map(|id| state.nodes[id].inner) {
             collect_failures(state, inner, first, scope);
         }
         if let Action::Verify(verify) = &state.def(id).step.action

@@ -160,15 +160,6 @@ pub struct PlannedStep {
     pub compensate: Option<ToolCall>,
 }
 
-impl PlannedStep {
-    /// Whether it takes a lock of its own, or embeds a workflow that does.
-    pub fn takes_lock(&self) -> bool {
-        let embedded =
-            matches!(&self.action, Action::Workflow(embedded) if embedded.lock.is_some());
-        self.lock.is_some() || embedded
-    }
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -278,6 +269,12 @@ pub struct Embedded {
     pub lock: Option<String>,
     /// Its steps in topological order.
     pub steps: Vec<PlannedStep>,
+    /// Steps that run, in order, when one of its steps failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<PlannedStep>,
+    /// Steps that run, in order, whenever it has begun and ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub always: Vec<PlannedStep>,
     /// Its outputs: expressions over its steps.
     pub outputs: BTreeMap<String, String>,
 }

@@ -115,7 +115,7 @@ pub fn lock_text(value: &Value) -> String {
 }
 
 /// A lock in whose text the target is written as `project/branch/database`.
-fn name_target(lock: &str, target: &Target) -> String {
+pub fn name_target(lock: &str, target: &Target) -> String {
     let mut text = String::new();
     let mut rest = lock;
     while let Some((before, after)) = rest.split_once("${{") {
@@ -312,6 +312,8 @@ impl<'a> Planner<'a> {
         let target = child.spec.target.as_ref();
         self.depth += 1;
         let steps = self.steps(&child.steps, child, &inner);
+        let on_failure = self.steps(&child.on_failure, child, &inner);
+        let always = self.steps(&child.always, child, &inner);
         self.depth -= 1;
         Embedded {
             workflow: child.spec.name.value.clone(),
@@ -320,6 +322,8 @@ impl<'a> Planner<'a> {
             target: target.map(|target| inner.reduce(target.to_json())),
             lock: child.spec.lock.as_ref().map(|lock| text(&inner, &lock.value)),
             steps,
+            on_failure,
+            always,
             outputs: outputs(child),
         }
     }

@@ -3,7 +3,7 @@
 //! Unlike the engine's state machine this fold takes whatever it finds: a report of a journal that the
 //! engine would refuse is what a person needs then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ struct Fold<'a> {
     steps: Vec<StepView>,
     inside: Vec<Vec<usize>>,
     roots: Vec<usize>,
-    handlers: std::ops::Range<usize>,
+    handlers: HashSet<usize>,
     by_key: HashMap<StepKey, usize>,
     /// What a step is made of, for the items that it fans out to.
     planned: HashMap<StepKey, &'a PlannedStep>,
@@ -73,16 +73,26 @@ impl<'a> Fold<'a> {
             steps: Vec::new(),
             inside: Vec::new(),
             roots: Vec::new(),
-            handlers: 0..0,
+            handlers: HashSet::new(),
             by_key: HashMap::new(),
             planned: HashMap::new(),
         };
         fold.add_all(None, "", &plan.body.steps);
-        let first_handler = fold.steps.len();
-        fold.add_all(None, "", &plan.body.on_failure);
-        fold.add_all(None, "", &plan.body.always);
-        fold.handlers = first_handler..fold.steps.len();
+        fold.add_handlers(None, "", [&plan.body.on_failure, &plan.body.always]);
         fold
+    }
+
+    fn add_handlers(
+        &mut self,
+        parent: Option<usize>,
+        prefix: &str,
+        handlers: [&'a Vec<PlannedStep>; 2],
+    ) {
+        let first = self.steps.len();
+        for steps in handlers {
+            self.add_all(parent, prefix, steps);
+        }
+        self.handlers.extend(first..self.steps.len());
     }
 
     fn add_all(&mut self, parent: Option<usize>, prefix: &str, steps: &'a [PlannedStep]) {
@@ -98,7 +108,9 @@ impl<'a> Fold<'a> {
 
     fn add_inner(&mut self, id: usize, key: &str, step: &'a PlannedStep) {
         if let Action::Workflow(embedded) = &step.action {
-            self.add_all(Some(id), &format!("{key}/"), &embedded.steps);
+            let prefix = format!("{key}/");
+            self.add_all(Some(id), &prefix, &embedded.steps);
+            self.add_handlers(Some(id), &prefix, [&embedded.on_failure, &embedded.always]);
         }
     }
 
@@ -413,7 +425,7 @@ impl<'a> Fold<'a> {
         let mut stack: Vec<usize> = self.roots.iter().filter(is_shown).rev().copied().collect();
         while let Some(id) = stack.pop() {
             order.push(id);
-            stack.extend(self.inside[id].iter().rev());
+            stack.extend(self.inside[id].iter().filter(is_shown).rev());
         }
         let mut steps: Vec<Option<StepView>> = self.steps.into_iter().map(Some).collect();
         self.view.steps = order.into_iter().filter_map(|id| steps[id].take()).collect();

@@ -51,6 +51,14 @@ fn steps(text: &mut String, style: Style, steps: &[PlannedStep], depth: usize) {
         }
         if let Action::Workflow(embedded) = &step.action {
             self::steps(text, style, &embedded.steps, depth + 1);
+            for (title, list) in
+                [("on failure", &embedded.on_failure), ("always", &embedded.always)]
+            {
+                if !list.is_empty() {
+                    let _ = writeln!(text, "{indent}  {}", style.paint(Tone::Faint, title));
+                    self::steps(text, style, list, depth + 2);
+                }
+            }
         }
     }
 }

@@ -128,14 +128,6 @@ fn workflow(
 ) -> Option<(Action, Value)> {
     match session.load(&name.value) {
         Loaded::Sound(child) => {
-            if let Some(handler) = child.on_failure.first().or_else(|| child.always.first()) {
-                let message = format!(
-                    "`{}` of `{}` does not run when it is embedded",
-                    handler.spec.id.value, name.value
-                );
-                let help = "handlers belong to the outermost workflow: repeat it there";
-                reporter.warning("workflow::handlers", name.place, message, help);
-            }
             let outputs = child.outputs.clone();
             Some((Action::Workflow(child), outputs))
         }

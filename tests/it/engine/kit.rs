@@ -256,6 +256,8 @@ pub(super) fn embedded(steps: Vec<PlannedStep>) -> Embedded {
         target: None,
         lock: None,
         steps,
+        on_failure: Vec::new(),
+        always: Vec::new(),
         outputs: BTreeMap::new(),
     }
 }

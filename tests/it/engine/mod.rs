@@ -9,6 +9,7 @@ mod kit;
 mod locks;
 mod props;
 mod runs;
+mod scopes;
 mod secrets;
 mod storage;
 mod undoing;
