@@ -5,6 +5,7 @@ mod crashes;
 mod doubts;
 mod embedded;
 mod endings;
+mod golden;
 mod kit;
 mod locks;
 mod props;

@@ -79,6 +79,29 @@ impl Crash {
         Self { dir }
     }
 
+    /// What somebody else left: `fill` writes the journal of one run into a state directory.
+    pub(crate) fn left_by(endpoint: &PgEndpoint, fill: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
+        let state = dir.path().join("state");
+        fs::create_dir_all(&state).unwrap();
+        fill(&state);
+        fs::write(dir.path().join("url"), endpoint.to_url().expose()).unwrap();
+        let connection = rusqlite::Connection::open(state.join("journal.db")).unwrap();
+        let plan: Vec<u8> =
+            connection.query_row("select bytes from plan", [], |row| row.get(0)).unwrap();
+        fs::write(dir.path().join("plan.json"), plan).unwrap();
+        Self { dir }
+    }
+
+    /// The plan of the run.
+    pub(crate) fn plan(&self) -> Plan {
+        Plan::parse(&fs::read(self.path("plan.json")).unwrap()).unwrap()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
     /// The same, with processes that leave approvals to a person.
     pub(crate) fn asking(plan: &Plan, endpoint: &PgEndpoint) -> Self {
         let crash = Self::new(plan, endpoint);

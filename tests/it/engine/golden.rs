@@ -1,0 +1,201 @@
+//! Journals that an earlier version wrote, and that every later one must understand: finished runs are
+//! shown, interrupted ones go on. They are kept as SQL text in `golden/`.
+//!
+//! A change of the stored format adds new ones beside them and never touches the old:
+//! `cargo test --test it write_golden_journals -- --ignored` writes those of the present version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakeops::journal::event::{Compensation, Event};
+use lakeops::journal::store::RunFilter;
+use lakeops::journal::{Journal, SqliteJournal};
+use lakeops::kernel::{Redactor, Span, SystemClock};
+use lakeops::plan::document::{
+    Action, ApprovalGate, ForEach, OnReject, OnVerifyFail, PinnedText, ToolCall, Verify,
+};
+use lakeops::plan::{Plan, PlannedStep};
+use lakeops::report::RunView;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::json;
+
+use super::kit::{embedded, plan_with, sql, step, tool};
+use crate::harness::crash::{Crash, End};
+use crate::harness::{execute, postgres, value};
+
+const FINISHED: &str = include_str!("golden/finished_1.sql");
+const INTERRUPTED: &str = include_str!("golden/interrupted_1.sql");
+
+const TABLES: [&str; 1] = ["create table public.t (n bigint)"];
+const ROWS: &str = "select coalesce(string_agg(n::text, ',' order by n), '') from public.t";
+
+fn insert(n: u32) -> Action {
+    sql(&[&format!("insert into public.t values ({n})")])
+}
+
+/// A bit of everything, and a person in the middle.
+fn story(last: PlannedStep) -> Plan {
+    let script = Action::Script { script: "double".to_owned(), with: json!({ "n": 2 }) };
+    let each = json!({ "sql": "insert into public.t values ($1)", "binds": ["${{ item }}"] });
+    let mut fan = step("fan", &["double"], tool("execute_sql", json!({ "statements": [each] })));
+    fan.for_each = Some(ForEach {
+        items: json!([10, 11]),
+        key: "k${{ item }}".to_owned(),
+        max_parallel: 1,
+        fail_fast: true,
+    });
+    let mut inner = embedded(vec![step("one", &[], insert(1))]);
+    inner.lock = Some("inner".to_owned());
+    inner.always = vec![step("told", &[], tool("publish_event", json!({ "event": "told" })))];
+    let child = step("child", &["fan"], Action::Workflow(Box::new(inner)));
+    let gate = Action::Approval(ApprovalGate {
+        prompt: "Go on?".to_owned(),
+        show: vec!["steps.double.n".to_owned()],
+        covers: Vec::new(),
+        expires: Span::parse("36500d").unwrap(),
+        on_reject: OnReject::Stop,
+        rehearsed_within: None,
+    });
+    let mut after = step("after", &["gate"], insert(2));
+    after.when = Some("steps.double.n == 4".to_owned());
+    let steps =
+        vec![step("double", &[], script), fan, child, step("gate", &["child"], gate), after, last];
+    plan_with(steps, &[], |body| {
+        body.scripts.insert("double".to_owned(), PinnedText::new("#{ n: n * 2 }"));
+        body.lock = Some("golden".to_owned());
+        body.always = vec![step("over", &[], tool("publish_event", json!({ "event": "over" })))];
+        body.outputs.insert("n".to_owned(), "steps.double.n".to_owned());
+    })
+}
+
+/// Undoes the step after the gate.
+fn check() -> PlannedStep {
+    let verify = Action::Verify(Verify {
+        call: ToolCall { tool: "monitor_connections".to_owned(), with: json!({}) },
+        assert: vec!["result.total < 0".to_owned()],
+        every: Span::parse("10ms").unwrap(),
+        within: Span::parse("10ms").unwrap(),
+        on_fail: OnVerifyFail::Compensate,
+    });
+    step("check", &["after"], verify)
+}
+
+async fn database(name: &str) -> lakeops::postgres::PgEndpoint {
+    let endpoint = postgres().await.fresh_database(name).await;
+    execute(&endpoint, &TABLES).await;
+    endpoint
+}
+
+/// A state directory as it was left.
+fn restored(text: &str, endpoint: &lakeops::postgres::PgEndpoint) -> Crash {
+    Crash::left_by(endpoint, |state| {
+        let connection = Connection::open(state.join("journal.db")).unwrap();
+        connection.execute_batch(text).unwrap();
+    })
+}
+
+#[tokio::test]
+async fn a_run_that_an_earlier_version_left_goes_on() {
+    let endpoint = database("golden").await;
+    let crash = restored(INTERRUPTED, &endpoint);
+    let before = crash.entries().await.len();
+    assert!(before > 20, "{before} entries");
+    assert_eq!(crash.finish(), "succeeded");
+    assert_eq!(value::<String>(&endpoint, ROWS).await, "2,3", "only what was left to do");
+    let entries = crash.entries().await;
+    let last = entries.iter().rev().find_map(|entry| match &entry.event {
+        Event::RunFinished { outputs, .. } => Some(outputs.clone()),
+        _ => None,
+    });
+    assert_eq!(last, Some(json!({ "n": 4 })));
+}
+
+#[tokio::test]
+async fn a_run_that_an_earlier_version_finished_is_shown() {
+    let endpoint = database("golden_shown").await;
+    let crash = restored(FINISHED, &endpoint);
+    let (plan, entries) = (crash.plan(), crash.entries().await);
+    let view = RunView::from_entries(&plan, &entries);
+    assert_eq!(view.outcome.as_str(), "failed");
+    assert_eq!(view.compensation, Compensation::Partial);
+    let state = |key: &str| view.steps.iter().find(|step| step.key == key).unwrap().state.clone();
+    assert_eq!(state("fan[k10]"), "compensated");
+    assert_eq!(state("after"), "compensated");
+    assert_eq!(state("child/told"), "succeeded");
+    // Going on with what is over changes nothing.
+    assert_eq!(crash.run(None), End::Outcome("failed".to_owned()));
+    assert_eq!(crash.entries().await.len(), entries.len());
+    assert_eq!(value::<String>(&endpoint, ROWS).await, "");
+}
+
+#[tokio::test]
+#[ignore = "writes the journals of the present version"]
+async fn write_golden_journals() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/engine/golden");
+    fs::create_dir_all(&folder).unwrap();
+    let interrupted =
+        Crash::asking(&story(step("last", &["after"], insert(3))), &database("g").await);
+    assert_eq!(interrupted.run(None), End::Outcome("waiting_approval".to_owned()));
+    fs::write(folder.join("interrupted_1.sql"), dump(&interrupted.state()).await).unwrap();
+    let finished = Crash::new(&story(check()), &database("g").await);
+    assert_eq!(finished.finish(), "failed");
+    fs::write(folder.join("finished_1.sql"), dump(&finished.state()).await).unwrap();
+}
+
+/// The journal of a state directory as SQL text.
+async fn dump(state: &PathBuf) -> String {
+    let clock = Arc::new(SystemClock);
+    let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
+    assert_eq!(journal.runs(RunFilter::default()).await.unwrap().len(), 1);
+    drop(journal);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags(state.join("journal.db"), flags).unwrap();
+    let mut text = String::from("begin;\n");
+    for pragma in ["application_id", "user_version"] {
+        let number: i64 =
+            connection.query_row(&format!("pragma {pragma}"), [], |row| row.get(0)).unwrap();
+        text.push_str(&format!("pragma {pragma} = {number};\n"));
+    }
+    let objects = "select name, type, sql from sqlite_master where sql is not null and name not like 'sqlite_%' \
+                   order by type = 'trigger', type = 'index', rowid";
+    let mut statement = connection.prepare(objects).unwrap();
+    let objects = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+    });
+    let objects: Vec<_> = objects.unwrap().map(Result::unwrap).collect();
+    for (_, _, sql) in objects.iter().filter(|(_, kind, _)| kind == "table") {
+        text.push_str(&format!("{sql};\n"));
+    }
+    for (name, _, _) in objects.iter().filter(|(_, kind, _)| kind == "table") {
+        rows(&connection, name, &mut text);
+    }
+    for (_, _, sql) in objects.iter().filter(|(_, kind, _)| kind != "table") {
+        text.push_str(&format!("{sql};\n"));
+    }
+    text.push_str("commit;\n");
+    text
+}
+
+fn rows(connection: &Connection, table: &str, text: &mut String) {
+    let mut statement = connection.prepare(&format!("select * from \"{table}\"")).unwrap();
+    let columns = statement.column_count();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let values = (0..columns).map(|column| match row.get_ref(column).unwrap() {
+            ValueRef::Null => "null".to_owned(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(bytes) => {
+                format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''"))
+            }
+            ValueRef::Blob(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("x'{hex}'")
+            }
+        });
+        let values: Vec<String> = values.collect();
+        text.push_str(&format!("insert into \"{table}\" values ({});\n", values.join(", ")));
+    }
+}
