@@ -46,9 +46,12 @@ impl Skipped {
     }
 }
 
+/// The field by which a step's output says that the step was skipped.
+const SKIPPED: &str = "skipped";
+
 /// Whether a step's output says that the step was skipped.
 pub(super) fn is_skipped(value: &Value) -> bool {
-    value.get("skipped") == Some(&Value::Bool(true))
+    value.get(SKIPPED) == Some(&Value::Bool(true))
 }
 
 /// Converts a variable. Returns the value and how many nodes it has.
@@ -72,6 +75,23 @@ struct Reader {
 
 impl Reader {
     fn part(&mut self, value: &Value, shape: &Shape, depth: usize) -> Option<Dynamic> {
+        if self.steps && depth == 1 && shape.fields.contains_key(SKIPPED) {
+            match value {
+                // A step that ran was not skipped, and says so only when it is asked.
+                Value::Object(output) if !output.contains_key(SKIPPED) => {
+                    let mut output = output.clone();
+                    output.insert(SKIPPED.to_owned(), false.into());
+                    return self.part(&output.into(), shape, depth);
+                }
+                // Outputs that have no fields at all: asking is all that can be done with a field.
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)
+                    if !shape.whole =>
+                {
+                    return Some(Map::from([(SKIPPED.into(), false.into())]).into());
+                }
+                _ => {}
+            }
+        }
         match value {
             Value::Object(object) if shape.narrows(object) && !self.skipped(value, depth) => {
                 let mut map = Map::new();

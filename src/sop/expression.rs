@@ -59,6 +59,7 @@ mod tests {
                 { "name": "a", "dead": 10, "bloat": null },
                 { "name": "b", "dead": 300, "bloat": 0.5 },
             ] },
+            "items": [{ "n": 1 }, { "n": 2 }],
             "later": { "skipped": true },
         });
         Scope::from([
@@ -184,6 +185,19 @@ mod tests {
         let error = failure("params.limit.len()");
         assert_eq!(error.message, "there is no function `len (int)`");
         assert_eq!(failure("item.name").message, "`item` has no value here");
+    }
+
+    #[test]
+    fn a_step_that_ran_was_not_skipped() {
+        assert_eq!(value("steps.decide.skipped"), json!(false));
+        assert_eq!(value("!steps.decide.skipped && steps.decide.act"), json!(true));
+        assert_eq!(value("if steps.later.skipped { 1 } else { 2 }"), json!(1));
+        assert_eq!(value("steps.items.skipped"), json!(false), "a fan-out");
+        assert_eq!(value("steps.items[0].n"), json!(1));
+        // Nobody else sees the field.
+        assert_eq!(value("steps.list.tables[0]").get("skipped"), None);
+        assert_eq!(value("steps.decide").get("skipped"), None);
+        assert!(failure("steps.decide.nothing").message.contains("nothing"));
     }
 
     #[test]

@@ -130,6 +130,8 @@ fn engine() -> Engine {
     builtin::register(&mut engine);
     trace::register(&mut engine);
     engine.register_type_with_name::<Skipped>("skipped step");
+    // The output of a fan-out is a list; a step that ran was not skipped.
+    engine.register_get("skipped", |_: &mut rhai::Array| false);
     engine.register_indexer_get(|skipped: &mut Skipped, name: &str| skipped.field(name));
     engine
 }
