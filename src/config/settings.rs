@@ -50,6 +50,9 @@ pub struct Limits {
     pub statement_timeout: Span,
     /// `lock_timeout` of reads and of changes that name none.
     pub lock_timeout: Span,
+    /// `lock_timeout` of what builds, drops or rebuilds an index concurrently. It waits for old snapshots
+    /// and hinders nobody meanwhile.
+    pub concurrent_lock_timeout: Span,
     /// How long connecting may take.
     pub connect_timeout: Span,
     /// How long a run queues for a lock before it fails.
@@ -117,6 +120,7 @@ impl Default for Limits {
         Self {
             statement_timeout: Span::from_secs(30),
             lock_timeout: Span::from_secs(3),
+            concurrent_lock_timeout: Span::from_secs(600),
             connect_timeout: Span::from_secs(10),
             lock_wait: Span::from_secs(3600),
             orphan_wait: Span::from_secs(600),

@@ -18,6 +18,12 @@ pub(super) enum IndexStatement {
     ReindexTable { table: String },
 }
 
+/// Whether a statement works on an index concurrently, and so waits for transactions older than itself.
+pub(super) fn waits_for_snapshots(text: &str) -> bool {
+    IndexStatement::parse(text).is_some()
+        && tokens(text).iter().any(|token| token.is("concurrently"))
+}
+
 impl IndexStatement {
     /// Recognises a statement; `None` for everything else, also for several names at once.
     pub(super) fn parse(text: &str) -> Option<Self> {

@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::applier::wrong_kind;
+use super::index_probe::waits_for_snapshots;
 use super::look::{GUARD, looked, measured, truth};
 use super::setup::APPLIED_CHANGE_INSERT;
 use super::{Applied, Applier, ApplyContext, Recovered, orphan, sql_probe};
 use crate::kernel::change::Origin;
 use crate::kernel::{
-    Bind, BoxFuture, Failure, Operation, Receipt, Recovery, RetryClass, Secret, SqlFile,
+    Bind, BoxFuture, Failure, Operation, Receipt, Recovery, RetryClass, Secret, Span, SqlFile,
     SqlStatement,
 };
 use crate::postgres::{Outcome, PgError, PgReader, PgWriter, ServerFacts, WriterSetup};
@@ -127,11 +128,26 @@ pub(super) async fn connect(cx: &ApplyContext<'_>) -> Result<PgWriter, Failure> 
     let setup = WriterSetup {
         application_name: &name,
         statement_timeout: cx.time_limit(),
-        lock_timeout: cx.change.lock_timeout.unwrap_or(limits.lock_timeout).0,
+        lock_timeout: cx.change.lock_timeout.unwrap_or_else(|| lock_timeout(cx)).0,
         limits,
         expected: cx.expected,
     };
     Ok(PgWriter::connect(cx.need_endpoint()?, &setup).await?)
+}
+
+/// Who waits for a lock that others queue behind waits briefly. A concurrent build holds a lock that
+/// stops neither reads nor writes, and each wait of it is for transactions that were there before:
+/// three seconds would let any report or backup kill it, and leave its remnant to be removed.
+fn lock_timeout(cx: &ApplyContext<'_>) -> Span {
+    let limits = &cx.settings.limits;
+    match cx.operation {
+        Operation::Sql { statement, transactional: false }
+            if waits_for_snapshots(&statement.text) =>
+        {
+            limits.concurrent_lock_timeout
+        }
+        _ => limits.lock_timeout,
+    }
 }
 
 async fn execute(

@@ -79,6 +79,27 @@ async fn the_own_clean_up_is_used_when_there_is_one() {
 }
 
 #[tokio::test]
+async fn a_build_waits_for_old_snapshots_longer_than_others_wait_for_locks() {
+    let mut world = World::outside("snapshots", BUILD, Recovery::Probe).await;
+    world.settings.limits.lock_timeout = Span(Duration::from_millis(100));
+    let mut writer = connect(world.endpoint()).await;
+    sqlx::raw_sql("begin; update t set b = 0 where a = 1").execute(&mut writer).await.unwrap();
+    // A build that stops writes waits as briefly as everything else.
+    world.change.operation = Operation::sql_outside_transaction("create index i on public.t (b)");
+    assert_eq!(world.refused().await.code, "postgres::lock_timeout");
+    world.change.operation = Operation::sql_outside_transaction(BUILD);
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() \
+                 and wait_event_type = 'Lock' and clock_timestamp() - query_start > '500ms'";
+    let endpoint = world.endpoint().clone();
+    let release = async {
+        while value::<i64>(&endpoint, waits).await == 0 {}
+        sqlx::raw_sql("commit").execute(&mut writer).await.unwrap();
+    };
+    tokio::join!(world.done(), release);
+    assert_eq!(state_of(&world, "i").await, "valid");
+}
+
+#[tokio::test]
 async fn a_build_still_at_work_is_waited_for() {
     let world = World::outside("busy", BUILD, Recovery::Probe).await;
     let before = world.fingerprint().await;
