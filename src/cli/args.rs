@@ -52,26 +52,64 @@ static LONG: std::sync::LazyLock<String> =
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Where the journal, plans and the local PostgreSQL are kept [env: `LAKEOPS_STATE`]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Where the journal, plans and the local PostgreSQL are kept
+    #[arg(
+        long,
+        help = "Where the journal, plans and the local PostgreSQL are kept [env: LAKEOPS_STATE]",
+        global = true,
+        value_name = "DIR"
+    )]
     pub state: Option<PathBuf>,
-    /// The configuration file; otherwise .config/lakeops.toml, here or above [env: `LAKEOPS_CONFIG`]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration file; otherwise .config/lakeops.toml, here or above
+    #[arg(
+        long,
+        help = "The configuration file; otherwise .config/lakeops.toml, here or above [env: LAKEOPS_CONFIG]",
+        global = true,
+        value_name = "FILE"
+    )]
     pub config: Option<PathBuf>,
-    /// Which configured server to work on [env: `LAKEOPS_CONNECTION`]
-    #[arg(long, global = true, value_name = "NAME")]
+    /// Which configured server to work on
+    #[arg(
+        long,
+        help = "Which configured server to work on [env: LAKEOPS_CONNECTION]",
+        global = true,
+        value_name = "NAME"
+    )]
     pub connection: Option<String>,
-    /// Any PostgreSQL, without configuration [env: `LAKEOPS_DATABASE_URL`]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "connection")]
+    /// Any PostgreSQL, without configuration
+    #[arg(
+        long,
+        help = "Any PostgreSQL, without configuration [env: LAKEOPS_DATABASE_URL]",
+        global = true,
+        value_name = "URL",
+        conflicts_with = "connection"
+    )]
     pub database_url: Option<String>,
-    /// Where workflows are [env: `LAKEOPS_WORKFLOWS`]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Where workflows are
+    #[arg(
+        long,
+        help = "Where workflows are [env: LAKEOPS_WORKFLOWS]",
+        global = true,
+        value_name = "DIR"
+    )]
     pub workflows: Option<PathBuf>,
-    /// How data is printed [env: `LAKEOPS_OUTPUT`] [default: text]
-    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    /// How data is printed
+    #[arg(
+        long,
+        help = "How data is printed [env: LAKEOPS_OUTPUT] [default: text]",
+        global = true,
+        value_name = "FORMAT",
+        value_enum
+    )]
     pub output: Option<Format>,
-    /// How logs are written, on stderr [env: `LAKEOPS_LOG_FORMAT`] [default: text]
-    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    /// How logs are written, on stderr
+    #[arg(
+        long,
+        help = "How logs are written, on stderr [env: LAKEOPS_LOG_FORMAT] [default: text]",
+        global = true,
+        value_name = "FORMAT",
+        value_enum
+    )]
     pub log_format: Option<LogFormat>,
     /// Say more; -vv and -vvv say even more
     #[arg(short, long, global = true, action = ArgAction::Count)]

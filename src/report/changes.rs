@@ -16,17 +16,22 @@ pub fn change_set(style: Style, set: &ChangeSet) -> String {
     if set.is_empty() {
         return format!("{}\n", style.paint(Tone::Faint, "nothing to change"));
     }
-    for (index, change) in set.changes.iter().enumerate() {
-        text.push_str(&one(style, index, change));
-    }
-    let summary = format!(
-        "{}, {} risk, digest {}",
-        count(set.changes.len(), "change"),
-        set.risk(),
-        set.digest
-    );
-    let _ = writeln!(text, "{}", style.paint(Tone::Faint, &summary));
+    text.push_str(&list(style, set));
+    text.push_str(&summary(style, set));
     text
+}
+
+/// The changes of a set alone.
+pub fn list(style: Style, set: &ChangeSet) -> String {
+    let indexed = set.changes.iter().enumerate();
+    indexed.map(|(index, change)| one(style, index, change)).collect()
+}
+
+/// What a set comes to, with its digest.
+pub fn summary(style: Style, set: &ChangeSet) -> String {
+    let changes = count(set.changes.len(), "change");
+    let summary = format!("{changes}, {} risk, digest {}", set.risk(), set.digest);
+    format!("{}\n", style.paint(Tone::Faint, &summary))
 }
 
 /// One change, with its place in the set.

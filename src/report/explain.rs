@@ -62,7 +62,7 @@ fn condition(text: &mut String, style: Style, step: &StepView, planned: Option<&
             let tone = if *result { Tone::Good } else { Tone::Warn };
             let result = style.paint(tone, &result.to_string());
             let _ = writeln!(text, "\nwhen {written}  =>  {result}");
-            values(text, saw);
+            values(text, style, saw);
         }
         (None, Some(written)) if !step.key.ends_with(']') => {
             let _ = writeln!(text, "\nwhen {written}  =>  not evaluated yet");
@@ -107,16 +107,21 @@ fn policy(text: &mut String, style: Style, policy: &Value) {
         };
         let _ = writeln!(text, "  change {}: {verdict}", answer["change"]);
         for rule in answer["rules"].as_array().into_iter().flatten() {
-            let field = |name: &str| rule[name].as_str().unwrap_or_default();
-            let holds = rule["verdict"] == true;
-            let line = format!("    {} is {holds}: {}", field("rule"), field("why"));
-            let tone = if holds { Tone::Warn } else { Tone::Faint };
-            let _ = writeln!(text, "{}", style.paint(tone, &line));
-            for seen in rule["seen"].as_array().into_iter().flatten() {
-                let name = seen["name"].as_str().unwrap_or_default();
-                let _ = writeln!(text, "      {name} = {}", seen["value"]);
-            }
+            self::rule(text, style, "    ", rule);
         }
+    }
+}
+
+/// A rule of a script: whether it held, why, and the values that it saw.
+fn rule(text: &mut String, style: Style, indent: &str, rule: &Value) {
+    let field = |name: &str| rule[name].as_str().unwrap_or_default();
+    let holds = rule["verdict"] == true;
+    let line = format!("{indent}{} is {holds}: {}", field("rule"), field("why"));
+    let tone = if holds { Tone::Warn } else { Tone::Faint };
+    let _ = writeln!(text, "{}", style.paint(tone, &line));
+    for seen in rule["seen"].as_array().into_iter().flatten() {
+        let name = seen["name"].as_str().unwrap_or_default();
+        let _ = writeln!(text, "{indent}  {name} = {}", seen["value"]);
     }
 }
 
@@ -168,13 +173,17 @@ fn section(text: &mut String, style: Style, title: &str, value: &Value) {
 fn seen(text: &mut String, style: Style, title: &str, saw: &[Seen]) {
     if !saw.is_empty() {
         let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, title));
-        values(text, saw);
+        values(text, style, saw);
     }
 }
 
-fn values(text: &mut String, saw: &[Seen]) {
+fn values(text: &mut String, style: Style, saw: &[Seen]) {
     for seen in saw {
-        let _ = writeln!(text, "  {} = {}", seen.name, seen.value);
+        if seen.name.starts_with("rule ") && seen.value["rule"].is_string() {
+            rule(text, style, "  ", &seen.value);
+        } else {
+            let _ = writeln!(text, "  {} = {}", seen.name, seen.value);
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::cli::session::Session;
 use crate::engine::Loaded;
 use crate::engine::parts::Unobserved;
 use crate::journal::Outcome;
-use crate::kernel::Digest;
+use crate::kernel::change::Origin;
+use crate::kernel::{ChangeSet, Digest};
 use crate::plan::{Plan, diff, file};
 use crate::report::graph::{Language, graph};
 use crate::report::style::{Style, Tone, of_state};
@@ -153,10 +154,18 @@ fn preview_json(plan: &Plan, view: &RunView) -> Value {
 fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
     let heading = format!("preview of {} · plan {}", plan.body.workflow, plan.id.short());
     let mut text = format!("{}\n", style.paint(Tone::Strong, &heading));
+    let sets = || view.steps.iter().filter_map(|step| step.evidence.set.as_ref());
+    if let Some(setup) = sets().find_map(|set| made_by(Origin::Engine, set)) {
+        let once = "first, once in each database that has not got it:";
+        text.push_str(&format_args!("\n{}\n", style.paint(Tone::Strong, once)).to_string());
+        text.push_str(&changes::list(style, &setup));
+    }
     for step in &view.steps {
         let (tone, mark) = of_state(&step.state);
+        let own = step.evidence.set.as_ref().and_then(|set| made_by(Origin::Tool, set));
+        let own = own.map_or(0, |own| own.changes.len());
         let about = match (&step.evidence.set, &step.failure, step.state.as_str()) {
-            (Some(set), _, _) => format!("would make {} changes", set.changes.len()),
+            (Some(_), _, _) => format!("would make {own} changes"),
             (None, Some(failure), _) => failure.message.clone(),
             (None, None, "pending") => "is decided when it runs".to_owned(),
             (None, None, state) => state.to_owned(),
@@ -166,13 +175,26 @@ fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
             &format_args!("\n{mark} {}  {}  {about}\n", step.key, step.action).to_string(),
         );
         if let Some(set) = &step.evidence.set {
-            text.push_str(&changes::change_set(style, set));
+            match made_by(Origin::Tool, set) {
+                Some(own) => {
+                    text.push_str(&changes::list(style, &own));
+                    text.push_str(&changes::summary(style, set));
+                }
+                None => text.push_str(&changes::change_set(style, set)),
+            }
             for reason in &step.evidence.ask {
                 text.push_str(&format_args!("an approval is needed: {reason}\n").to_string());
             }
         }
     }
     text
+}
+
+/// The changes of a set that the tool, or the engine for its own needs, wants; `None` when there are none.
+fn made_by(origin: Origin, set: &ChangeSet) -> Option<ChangeSet> {
+    let own = set.changes.iter().filter(|change| change.origin == origin);
+    let own = ChangeSet::new(own.cloned().collect());
+    (!own.is_empty()).then_some(own)
 }
 
 fn save(session: &Session<'_>, plan: &Plan, path: &Path) -> Result<(), CliError> {
