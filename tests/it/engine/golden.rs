@@ -5,7 +5,7 @@
 //! `cargo test --test it write_golden_journals -- --ignored` writes those of the present version.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lakeops::journal::event::{Compensation, Event};
@@ -145,57 +145,62 @@ async fn write_golden_journals() {
 }
 
 /// The journal of a state directory as SQL text.
-async fn dump(state: &PathBuf) -> String {
+async fn dump(state: &Path) -> String {
     let clock = Arc::new(SystemClock);
     let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
     assert_eq!(journal.runs(RunFilter::default()).await.unwrap().len(), 1);
     drop(journal);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open_with_flags(state.join("journal.db"), flags).unwrap();
-    let mut text = String::from("begin;\n");
+    let mut lines = vec!["begin".to_owned()];
     for pragma in ["application_id", "user_version"] {
-        let number: i64 =
-            connection.query_row(&format!("pragma {pragma}"), [], |row| row.get(0)).unwrap();
-        text.push_str(&format!("pragma {pragma} = {number};\n"));
+        let text = format!("pragma {pragma}");
+        let number: i64 = connection.query_row(&text, [], |row| row.get(0)).unwrap();
+        lines.push(format!("{text} = {number}"));
     }
-    let objects = "select name, type, sql from sqlite_master where sql is not null and name not like 'sqlite_%' \
-                   order by type = 'trigger', type = 'index', rowid";
-    let mut statement = connection.prepare(objects).unwrap();
-    let objects = statement.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
-    });
-    let objects: Vec<_> = objects.unwrap().map(Result::unwrap).collect();
-    for (_, _, sql) in objects.iter().filter(|(_, kind, _)| kind == "table") {
-        text.push_str(&format!("{sql};\n"));
+    let tables = objects(&connection, "type = 'table'");
+    lines.extend(tables.iter().map(|(_, made)| made.clone()));
+    for (name, _) in &tables {
+        rows(&connection, name, &mut lines);
     }
-    for (name, _, _) in objects.iter().filter(|(_, kind, _)| kind == "table") {
-        rows(&connection, name, &mut text);
-    }
-    for (_, _, sql) in objects.iter().filter(|(_, kind, _)| kind != "table") {
-        text.push_str(&format!("{sql};\n"));
-    }
-    text.push_str("commit;\n");
-    text
+    lines.extend(objects(&connection, "type <> 'table'").into_iter().map(|(_, made)| made));
+    lines.push("commit".to_owned());
+    lines.join(";\n") + ";\n"
 }
 
-fn rows(connection: &Connection, table: &str, text: &mut String) {
+/// The names of tables and the like, and how they are made.
+fn objects(connection: &Connection, which: &str) -> Vec<(String, String)> {
+    let text = format!(
+        "select name, sql from sqlite_master where sql is not null and name not like 'sqlite_%' \
+         and {which} order by type = 'trigger', rowid"
+    );
+    let mut statement = connection.prepare(&text).unwrap();
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    found.map(Result::unwrap).collect()
+}
+
+fn rows(connection: &Connection, table: &str, lines: &mut Vec<String>) {
     let mut statement = connection.prepare(&format!("select * from \"{table}\"")).unwrap();
     let columns = statement.column_count();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
-        let values = (0..columns).map(|column| match row.get_ref(column).unwrap() {
-            ValueRef::Null => "null".to_owned(),
-            ValueRef::Integer(number) => number.to_string(),
-            ValueRef::Real(number) => number.to_string(),
-            ValueRef::Text(bytes) => {
-                format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''"))
-            }
-            ValueRef::Blob(bytes) => {
-                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("x'{hex}'")
-            }
-        });
+        let values = (0..columns).map(|column| literal(row.get_ref(column).unwrap()));
         let values: Vec<String> = values.collect();
-        text.push_str(&format!("insert into \"{table}\" values ({});\n", values.join(", ")));
+        lines.push(format!("insert into \"{table}\" values ({})", values.join(", ")));
+    }
+}
+
+fn literal(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(bytes) => {
+            format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''"))
+        }
+        ValueRef::Blob(bytes) => {
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{}'", hex.concat())
+        }
     }
 }
