@@ -13,6 +13,7 @@ pub mod lakebase;
 pub mod plan;
 pub mod postgres;
 pub mod report;
+pub mod schema;
 pub mod sop;
 pub mod tools;
 pub mod workflow;

@@ -81,6 +81,7 @@ pub struct PgReader {
     source: Source,
     application_name: String,
     limits: Limits,
+    has_search_path: bool,
     state: Mutex<State>,
 }
 
@@ -107,6 +108,7 @@ impl PgReader {
             source: Source::Known(Box::new(endpoint)),
             application_name: application_name.to_owned(),
             limits: limits.clone(),
+            has_search_path: true,
             state: Mutex::default(),
         }
     }
@@ -117,6 +119,7 @@ impl PgReader {
             source: Source::Nowhere(why),
             application_name: String::new(),
             limits: Limits::default(),
+            has_search_path: true,
             state: Mutex::default(),
         }
     }
@@ -131,8 +134,17 @@ impl PgReader {
             source: Source::FoundBy(Box::new(find)),
             application_name: application_name.to_owned(),
             limits: limits.clone(),
+            has_search_path: true,
             state: Mutex::default(),
         }
+    }
+
+    /// The same session with an empty search path: the server then writes every name outside
+    /// `pg_catalog` with its schema.
+    #[must_use]
+    pub fn with_empty_search_path(mut self) -> Self {
+        self.has_search_path = false;
+        self
     }
 
     /// Where it reads.
@@ -272,10 +284,11 @@ impl PgReader {
     async fn begin(&self, state: &mut State, name: &str) -> Result<PgConnection, PgError> {
         let statement = bind::timeout_millis(self.limits.statement_timeout.0);
         let lock = bind::timeout_millis(self.limits.lock_timeout.0);
+        let path = if self.has_search_path { "" } else { "; set local search_path = ''" };
         let begin = format!(
             "begin transaction read only; set local statement_timeout = {statement}; \
              set local lock_timeout = {lock}; \
-             set local idle_in_transaction_session_timeout = {statement}"
+             set local idle_in_transaction_session_timeout = {statement}{path}"
         );
         if let Some(mut kept) = state.connection.take() {
             // The server may have gone away meanwhile; nothing is lost by connecting again.

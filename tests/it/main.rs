@@ -37,6 +37,8 @@ mod sop;
 #[cfg(test)]
 mod sql;
 #[cfg(test)]
+mod structure;
+#[cfg(test)]
 mod tools;
 #[cfg(test)]
 mod workflow;

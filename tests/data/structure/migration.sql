@@ -1,0 +1,33 @@
+-- Changes of most kinds.
+create table sales.refunds (
+  id int primary key, ord bigint not null references sales.orders, why text default 'none', at timestamptz not null default now());
+create index refunds_at on sales.refunds (at);
+drop table sales.scratch;
+alter table sales.orders add column note text, add column weight int not null default 1;
+alter table sales.orders drop column tags;
+alter table sales.customers alter column "Odd ""Name" type varchar(50);
+drop view sales.big_orders;
+drop view sales.open_orders;
+alter table many.t9 alter column amount type numeric(14, 2);
+alter table sales.orders alter column changed type timestamp using changed at time zone 'UTC';
+alter table sales.orders alter column customer drop not null;
+alter table sales.orders alter column amount set default 1;
+alter table sales.orders drop constraint positive;
+alter table sales.orders add constraint positive check (amount > 0);
+alter table sales.orders validate constraint sane;
+create view sales.open_orders as select o.id, o.amount, c.email, o.note from sales.orders o join sales.customers c on c.id = o.customer where o.status <> 'sent';
+alter type sales.status add value 'lost' before 'sent';
+alter type sales.address add attribute zip text;
+alter domain sales.email drop constraint short;
+drop index sales.orders_open;
+create index orders_open on sales.orders (customer, changed);
+create or replace function sales.stamp() returns trigger language plpgsql as $$ begin new.changed := clock_timestamp(); return new; end $$;
+drop policy read_sent on sales.orders;
+alter policy own on sales.orders using (customer = (select current_setting('app.buyer', true)::int));
+alter table sales.orders disable trigger stamp;
+create table sales.events_2026 partition of sales.events for values from ('2026-01-01') to ('2027-01-01');
+alter sequence sales.numbers increment 7;
+comment on table sales.customers is null;
+revoke insert on sales.orders from pg_monitor;
+grant select on sales.customers to public;
+alter table many.t7 add column extra int;
