@@ -98,6 +98,18 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Vec<String>>,
     },
+    /// A file on this machine, written whole or removed.
+    File {
+        /// Its absolute path.
+        path: String,
+        /// What it is to hold; `None`: it is to be gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<String>,
+        /// The digest of what it held when the change was proposed; `None`: it was not there. A file
+        /// that holds something else by then is left alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Digest>,
+    },
     /// A message to people.
     Notification {
         /// The channel, such as `log`.
@@ -137,6 +149,7 @@ impl Operation {
             Self::Http { .. } => "http",
             Self::Api(_) => "api",
             Self::Command { .. } => "command",
+            Self::File { .. } => "file",
             Self::Notification { .. } => "notification",
             Self::Event { .. } => "event",
         }
@@ -153,6 +166,10 @@ impl fmt::Display for Operation {
                 write!(f, "{program}")?;
                 args.iter().try_for_each(|arg| write!(f, " {arg:?}"))
             }
+            Self::File { path, content: Some(content), .. } => {
+                write!(f, "write {path} ({} bytes)", content.len())
+            }
+            Self::File { path, content: None, .. } => write!(f, "remove {path}"),
             Self::Notification { channel, severity, title, .. } => {
                 write!(f, "notify {channel} ({severity}): {title}")
             }

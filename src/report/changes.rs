@@ -81,6 +81,12 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
         }
         Operation::Api(call) => api(text, style, call),
         Operation::Command { .. } => block(text, style, &operation.to_string()),
+        Operation::File { content, .. } => {
+            block(text, style, &operation.to_string());
+            for part in content.iter().flat_map(|content| content.lines()) {
+                line(text, style, "|", part);
+            }
+        }
         Operation::Notification { body, .. } => {
             block(text, style, &operation.to_string());
             if !body.is_empty() {
@@ -212,6 +218,7 @@ fn sign(operation: &Operation) -> (char, Tone) {
         Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
         Operation::Api(call) => (call.verb == ApiVerb::Post, call.verb == ApiVerb::Delete),
         Operation::Command { .. } => (false, false),
+        Operation::File { content, before, .. } => (before.is_none(), content.is_none()),
         Operation::Notification { .. } | Operation::Event { .. } => (true, false),
     };
     match (makes, removes) {

@@ -15,6 +15,7 @@ mod core;
 mod health;
 mod index_state;
 mod performance;
+mod pipeline;
 mod provisioning;
 pub mod rules;
 pub mod sql_catalog;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::api::ApiApplier;
 use super::command::CommandApplier;
+use super::file::FileApplier;
 use super::http::HttpApplier;
 use super::notification::NotificationApplier;
 use super::publish::PublishApplier;
@@ -249,6 +250,7 @@ pub struct Appliers {
     http: HttpApplier,
     api: ApiApplier,
     command: CommandApplier,
+    file: FileApplier,
     notification: NotificationApplier,
     publish: PublishApplier,
 }
@@ -261,6 +263,7 @@ impl Appliers {
             http: HttpApplier::default(),
             api: ApiApplier,
             command: CommandApplier,
+            file: FileApplier,
             notification,
             publish: PublishApplier,
         }
@@ -273,6 +276,7 @@ impl Appliers {
             Operation::Http { .. } => &self.http,
             Operation::Api(_) => &self.api,
             Operation::Command { .. } => &self.command,
+            Operation::File { .. } => &self.file,
             Operation::Notification { .. } => &self.notification,
             Operation::Event { .. } => &self.publish,
         }

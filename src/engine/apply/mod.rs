@@ -8,6 +8,7 @@
 mod api;
 mod applier;
 mod command;
+mod file;
 mod http;
 mod index_probe;
 mod look;
@@ -24,6 +25,7 @@ pub use applier::{
     Recovered, SecretSource,
 };
 pub use command::CommandApplier;
+pub use file::FileApplier;
 pub use http::HttpApplier;
 pub use notification::NotificationApplier;
 pub use publish::PublishApplier;

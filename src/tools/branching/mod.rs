@@ -13,6 +13,7 @@ pub(super) mod pattern;
 pub(super) mod place;
 pub(super) mod policy;
 pub(super) mod project;
+pub(super) mod removing;
 pub(super) mod reset;
 pub(super) mod survey;
 

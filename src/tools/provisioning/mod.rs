@@ -5,13 +5,17 @@ mod capture_schema_diff;
 mod create_branch;
 mod create_branch_on_pr;
 mod create_ops_catalog;
+mod delete_branch;
 mod delete_branch_on_pr_close;
+mod detect_cicd_drift;
 mod enforce_ttl_policies;
 mod inspect_project;
 mod monitor_branch_count;
 mod protect_branch;
 mod provision_lakebase_project;
 mod reset_branch_from_parent;
+mod setup_ai_agent_branching;
+mod setup_cicd_pipeline;
 mod setup_unity_catalog_integration;
 
 use super::AnyTool;
@@ -23,12 +27,16 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &create_branch::TOOL,
     &create_branch_on_pr::TOOL,
     &create_ops_catalog::TOOL,
+    &delete_branch::TOOL,
     &delete_branch_on_pr_close::TOOL,
+    &detect_cicd_drift::TOOL,
     &enforce_ttl_policies::TOOL,
     &inspect_project::TOOL,
     &monitor_branch_count::TOOL,
     &protect_branch::TOOL,
     &provision_lakebase_project::TOOL,
     &reset_branch_from_parent::TOOL,
+    &setup_ai_agent_branching::TOOL,
+    &setup_cicd_pipeline::TOOL,
     &setup_unity_catalog_integration::TOOL,
 ];

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lakeops::engine::apply::{Appliers, NotificationApplier, Recovered};
-use lakeops::kernel::{Operation, Recovery, RetryClass, Severity, Span};
+use lakeops::kernel::{Digest, Operation, Recovery, RetryClass, Severity, Span};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -224,6 +224,49 @@ async fn notifications_append_one_line_each() {
     world.change.operation = message("pigeon");
     let failure = world.refused().await;
     assert_eq!(failure.code, "notification::unknown_channel");
+}
+
+#[tokio::test]
+async fn a_file_is_written_once_and_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ci/lakebase.yml");
+    let operation = |content: Option<&str>, before: Option<&str>| Operation::File {
+        path: path.display().to_string(),
+        content: content.map(str::to_owned),
+        before: before.map(|text| Digest::of_bytes(text.as_bytes())),
+    };
+    let mut world = World::new(None, operation(Some("one"), None));
+    assert_eq!(world.recover(&Value::Null).await.unwrap(), Recovered::NotApplied);
+    assert_eq!(world.done().await.result["adopted"], false);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+    assert_eq!(world.done().await.result["adopted"], true, "a second time changes nothing");
+    assert!(matches!(world.recover(&Value::Null).await.unwrap(), Recovered::Applied(_)));
+
+    world.change.operation = operation(Some("three"), Some("two"));
+    assert_eq!(world.refused().await.code, "file::changed");
+    assert!(matches!(world.recover(&Value::Null).await.unwrap(), Recovered::Unknown(_)));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+
+    world.change.operation = operation(None, Some("one"));
+    world.done().await;
+    assert!(!path.exists());
+    let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    world.change.operation = Operation::File { path: "ci.yml".into(), content: None, before: None };
+    assert_eq!(world.refused().await.code, "file::not_plain", "a relative path is somewhere else");
+}
+
+#[tokio::test]
+async fn a_link_is_not_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    std::fs::write(&file, "theirs").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let path = link.display().to_string();
+    let world =
+        World::new(None, Operation::File { path, content: Some("ours".into()), before: None });
+    assert_eq!(world.refused().await.code, "file::not_plain");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "theirs");
 }
 
 #[tokio::test]
