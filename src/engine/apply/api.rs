@@ -79,13 +79,25 @@ impl ApiApplier {
             return proven(cx, call, (status, None), body).await;
         };
         cx.notes.note(&operation.name).await?;
-        let response = if operation.done {
-            ended(operation.clone())?
+        let waited = if operation.done {
+            ended(operation.clone()).map(Waited::Ended)
         } else {
-            match wait_for(cx, &operation.name).await? {
-                Waited::Ended(response) => response,
-                Waited::Forgotten => Value::Null,
+            wait_for(cx, &operation.name).await
+        };
+        let response = match waited {
+            Ok(Waited::Ended(response)) => response,
+            Ok(Waited::Forgotten) => Value::Null,
+            // It may say so and have done it all the same.
+            Err(failure) if failure.code == OPERATION_FAILED => {
+                return match settled_look(cx, call, deadline(cx)).await {
+                    Ok(Found::Holds(resource)) => {
+                        Ok(receipt(status, false, Some(operation.name), resource))
+                    }
+                    Ok(_) => Err(failure),
+                    Err(unseen) => Err(unseen.with_class(RetryClass::InDoubt)),
+                };
             }
+            Err(failure) => return Err(failure),
         };
         proven(cx, call, (status, Some(operation.name)), response).await
     }

@@ -73,7 +73,9 @@ impl Survey {
         let living: Vec<Branch> = branches.into_iter().filter(|one| !one.is_deleted()).collect();
         let mut children: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for branch in &living {
-            if let Some(source) = &branch.status.source_branch {
+            // One that was made again from its own snapshot is no child of itself.
+            let source = branch.status.source_branch.as_ref();
+            if let Some(source) = source.filter(|source| **source != branch.name) {
                 children.entry(source.clone()).or_default().push(branch.id().to_owned());
             }
         }
