@@ -151,8 +151,11 @@ impl Default for Settings {
             ("slot_retained_bytes", level(10e9, 50e9)),
         ];
         let cap = |per_run, per_day| Cap { per_run: Some(per_run), per_day: Some(per_day) };
-        let caps =
-            [("sessions_ended", cap(50, 500)), ("bytes_rewritten", cap(100 << 30, 500 << 30))];
+        let caps = [
+            ("sessions_ended", cap(50, 500)),
+            ("bytes_rewritten", cap(100 << 30, 500 << 30)),
+            ("branches_deleted", cap(20, 100)),
+        ];
         Self {
             approvals: Approvals::default(),
             limits: Limits::default(),

@@ -11,8 +11,9 @@ use crate::config::FILE;
 
 /// Write a configuration, a workflow and an SOP to start from
 ///
-/// Writes `.config/lakeops.toml`, `workflows/hello.yaml`, `sops/hello.rhai` with its cases, and
-/// `sops/change_policy.rhai`. What is there already is left as it is.
+/// Writes `.config/lakeops.toml`, `workflows/hello.yaml`, `sops/hello.rhai` with its cases, and the
+/// policies `sops/change_policy.rhai` and `sops/branch_policy.rhai`. What is there already is left as it
+/// is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,11 +27,13 @@ pub(crate) struct Args {
 }
 
 /// What is written.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     (FILE, include_str!("../../../.config/lakeops.toml")),
     ("workflows/hello.yaml", include_str!("starter/hello.yaml")),
     ("sops/hello.rhai", include_str!("starter/hello.rhai")),
     ("sops/hello.cases.yaml", include_str!("starter/hello.cases.yaml")),
+    ("sops/branch_policy.rhai", include_str!("../../../sops/branch_policy.rhai")),
+    ("sops/branch_policy.cases.yaml", include_str!("../../../sops/branch_policy.cases.yaml")),
     ("sops/change_policy.rhai", include_str!("../../../sops/change_policy.rhai")),
     ("sops/change_policy.cases.yaml", include_str!("../../../sops/change_policy.cases.yaml")),
 ];

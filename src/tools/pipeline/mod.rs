@@ -58,6 +58,20 @@ pub(super) const AGENTS: Template = Template {
     text: include_str!("templates/agents.md"),
 };
 
+/// The workflow that the pipelines run.
+pub(super) const PR_WORKFLOW: Template = Template {
+    path: "workflows/pr_branch.yaml",
+    comment: HASHES,
+    text: include_str!("../../../workflows/pr_branch.yaml"),
+};
+
+/// The workflow that agents run.
+pub(super) const AGENT_WORKFLOW: Template = Template {
+    path: "workflows/agent_sandbox.yaml",
+    comment: HASHES,
+    text: include_str!("../../../workflows/agent_sandbox.yaml"),
+};
+
 impl Provider {
     /// All of them.
     pub(super) const ALL: [Self; 5] =
@@ -129,7 +143,9 @@ pub(super) enum Drift {
 /// Compares an installed file with what we would write.
 pub(super) fn drift(installed: Option<&str>, rendered: &str) -> Drift {
     let Some(installed) = installed else { return Drift::Missing };
-    if installed == rendered {
+    // Without its first line it is the same file, got in another way.
+    let bare = rendered.split_once('\n').map_or(rendered, |(_, body)| body);
+    if installed == rendered || installed == bare {
         return Drift::Current;
     }
     let Some((first, body)) = installed.split_once('\n') else { return Drift::Foreign };
@@ -207,6 +223,8 @@ mod tests {
         let older = Provider::Github.template().render(&Values { source: "production", ..VALUES });
         assert_eq!(drift(None, &ours), Drift::Missing);
         assert_eq!(drift(Some(&ours), &ours), Drift::Current);
+        let workflow = PR_WORKFLOW.render(&VALUES);
+        assert_eq!(drift(Some(PR_WORKFLOW.text), &workflow), Drift::Current);
         assert_eq!(drift(Some(&older), &ours), Drift::Outdated);
         let edited = older.replace("timeout-minutes: 30", "timeout-minutes: 90");
         assert_eq!(drift(Some(&edited), &ours), Drift::Edited);

@@ -11,7 +11,7 @@ use crate::kernel::{Failure, Risk};
 use crate::tools::branching::place;
 use crate::tools::context::ReadContext;
 use crate::tools::pipeline::installed::{FileState, Installed, directory};
-use crate::tools::pipeline::{Drift, Provider, Values};
+use crate::tools::pipeline::{Drift, PR_WORKFLOW, Provider, Values};
 use crate::tools::tool::{AnyTool, Family, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectCicdDrift));
@@ -76,6 +76,10 @@ impl ReadTool for DetectCicdDrift {
             if params.providers.is_some() || file.drift() != Drift::Missing {
                 files.push(file.state());
             }
+        }
+        let workflow = Installed::look(&root, (PR_WORKFLOW, None), &values).await?;
+        if !files.is_empty() {
+            files.push(workflow.state());
         }
         let drifted = files.iter().any(|file| file.state != Drift::Current);
         Ok(Output { files, drifted })

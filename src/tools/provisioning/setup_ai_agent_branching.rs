@@ -1,9 +1,8 @@
-//! Writes the instruction file that tells AI agents how to work on branches of their own.
-//!
-//! The sandbox itself is the workflow `agent_sandbox`; what agents may do is in the branch policy.
+//! Writes the instruction file that tells AI agents how to work on branches of their own, and the
+//! workflow `agent_sandbox` that makes them. What agents may do is in the branch policy.
 //!
 //! Reads: the file that is there, and the project.
-//! Changes: one file. One that somebody edited, or that is not ours, is refused unless `overwrite` is set.
+//! Changes: two files. One that somebody edited, or that is not ours, is refused unless `overwrite` is set.
 //! Undo: what was there before is written back.
 
 use schemars::JsonSchema;
@@ -13,7 +12,7 @@ use crate::kernel::{ChangeSet, Failure, Risk};
 use crate::tools::branching::place;
 use crate::tools::context::ReadContext;
 use crate::tools::pipeline::installed::{FileState, Installed, directory, written};
-use crate::tools::pipeline::{AGENTS, Values};
+use crate::tools::pipeline::{AGENT_WORKFLOW, AGENTS, Values};
 use crate::tools::tool::{AnyTool, Family, Settled, ToolMeta, Write, WriteTool};
 
 pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(SetupAiAgentBranching));
@@ -55,8 +54,8 @@ struct Output {
     branch_prefix: &'static str,
     /// The workflow that makes a sandbox, and discards it.
     workflow: &'static str,
-    /// The file; absent when it was as it should be.
-    file: Option<FileState>,
+    /// The files that were written; those that were as they should be are not among them.
+    files: Vec<FileState>,
 }
 
 impl WriteTool for SetupAiAgentBranching {
@@ -78,14 +77,14 @@ impl WriteTool for SetupAiAgentBranching {
         let (source, connection) = (params.source_branch.as_str(), params.connection.as_str());
         let values = Values { project: &project, source, connection };
         let file = Installed::look(&root, (AGENTS, params.file.as_deref()), &values).await?;
-        Ok(ChangeSet::new(file.change(params.overwrite)?.into_iter().collect()))
+        let workflow = Installed::look(&root, (AGENT_WORKFLOW, None), &values).await?;
+        let mut changes = Vec::new();
+        changes.extend(file.change(params.overwrite)?);
+        changes.extend(workflow.change(params.overwrite)?);
+        Ok(ChangeSet::new(changes))
     }
 
     fn report(&self, settled: &[Settled<'_>]) -> Output {
-        Output {
-            branch_prefix: "ai-agent-",
-            workflow: "agent_sandbox",
-            file: written(settled).pop(),
-        }
+        Output { branch_prefix: "ai-agent-", workflow: "agent_sandbox", files: written(settled) }
     }
 }

@@ -1,7 +1,7 @@
 //! Writes the pipeline files that give every pull request a branch of the database.
 //!
 //! Reads: the files that are there.
-//! Changes: one file for each provider. A file that somebody edited, or that is not ours, is refused
+//! Changes: one file for each provider, and the workflow that they run. A file that somebody edited, or that is not ours, is refused
 //! unless `overwrite` is set, and then a person is asked.
 //! Undo: what was there before is written back.
 
@@ -12,7 +12,7 @@ use crate::kernel::{ChangeSet, Failure, Risk};
 use crate::tools::branching::place;
 use crate::tools::context::ReadContext;
 use crate::tools::pipeline::installed::{FileState, Installed, directory, written};
-use crate::tools::pipeline::{Provider, Values};
+use crate::tools::pipeline::{PR_WORKFLOW, Provider, Values};
 use crate::tools::tool::{AnyTool, Family, Settled, ToolMeta, Write, WriteTool};
 
 pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(SetupCicdPipeline));
@@ -88,6 +88,8 @@ impl WriteTool for SetupCicdPipeline {
             let file = Installed::look(&root, (provider.template(), None), &values).await?;
             changes.extend(file.change(params.overwrite)?);
         }
+        let workflow = Installed::look(&root, (PR_WORKFLOW, None), &values).await?;
+        changes.extend(workflow.change(params.overwrite)?);
         Ok(ChangeSet::new(changes))
     }
 

@@ -1,5 +1,7 @@
 // A branch of the database for each pull request.
 //
+// `.config/lakeops.toml` in the repository has:   [connections.@connection@] and kind = "lakebase"
+//
 // Use it as the script path of a multibranch pipeline that discovers pull requests.
 // Credentials (secret text): databricks-host, databricks-token. The agent has `lakeops` in its PATH.
 //
