@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::copying::{CopyJob, Part, copy};
 use super::error::FleetError;
+use super::follower::Follower;
 use super::ground::Ground;
 use super::online::{OnlineCopy, Snapshot};
 use super::record::{BranchRecord, cluster_of};
 use super::server::Server;
 use super::settings::{DEFAULT_CONNECTIONS, of_branch};
-use super::types::{BranchId, BranchOrigin};
+use super::types::{BranchId, BranchOrigin, EndpointSettings};
 use crate::postgres::ClusterPlace;
 
 /// One branch.
@@ -20,8 +21,26 @@ pub(super) struct Branch {
     pub id: BranchId,
     pub ground: Arc<Ground>,
     pub server: Arc<Server>,
+    /// The copy that cannot be written to.
+    pub follower: Follower,
+    /// Held while base copies are made or used.
+    pub history: tokio::sync::Mutex<()>,
     record: Mutex<BranchRecord>,
     archive: PathBuf,
+    /// What the endpoints want of the server and of its copy that only reads.
+    wishes: Mutex<Wishes>,
+}
+
+#[derive(Default)]
+struct Wishes {
+    write: Option<EndpointSettings>,
+    read: Option<EndpointSettings>,
+}
+
+impl Wishes {
+    fn connections(&self) -> u32 {
+        self.write.as_ref().map_or(DEFAULT_CONNECTIONS, |it| it.max_connections)
+    }
 }
 
 impl Branch {
@@ -33,10 +52,40 @@ impl Branch {
         Ok(Self {
             id: record.id.clone(),
             server: Server::new(ground, &name, settings)?,
+            follower: Follower::new(ground, &record.id)?,
+            history: tokio::sync::Mutex::default(),
             ground: Arc::clone(ground),
             record: Mutex::new(record),
             archive,
+            wishes: Mutex::default(),
         })
+    }
+
+    /// Takes what an endpoint wants; says whether its server has to be started again for it.
+    pub(super) fn configure(&self, settings: &EndpointSettings) -> bool {
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if settings.read_only {
+            let changed = wishes.read.as_ref().is_none_or(|before| {
+                (before.max_connections, &before.pg_settings)
+                    != (settings.max_connections, &settings.pg_settings)
+            });
+            wishes.read = Some(settings.clone());
+            return changed;
+        }
+        wishes.write = Some(settings.clone());
+        let connections = wishes.connections();
+        self.server.configure(of_branch(&self.archive, connections, &settings.pg_settings))
+    }
+
+    /// What the copy that only reads is started with. It takes at least as many connections as the
+    /// branch itself: PostgreSQL wants that.
+    pub(super) fn follower_settings(&self) -> BTreeMap<String, String> {
+        let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = wishes.read.as_ref().or(wishes.write.as_ref());
+        let none = BTreeMap::new();
+        let pg_settings = own.map_or(&none, |it| &it.pg_settings);
+        let connections = own.map_or(0, |it| it.max_connections).max(wishes.connections());
+        of_branch(&self.archive, connections, pg_settings)
     }
 
     /// Makes the record and the directories around the data directory.
@@ -117,6 +166,7 @@ impl Branch {
 
     /// Removes all of the branch; its server is stopped.
     pub(super) async fn discard(&self) -> Result<(), FleetError> {
+        self.follower.discard(&self.ground).await?;
         self.ground.local.discard(&self.ground.state, self.server.name()).await?;
         BranchRecord::remove(&self.ground.state, &self.id)
     }

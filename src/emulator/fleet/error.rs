@@ -105,6 +105,12 @@ pub enum FleetError {
     /// A task of ours ended early.
     #[error("{0} ended before it was done")]
     Lost(&'static str),
+    /// A certificate cannot be made.
+    #[error("a certificate of the emulator cannot be made or read")]
+    Certificate(#[from] rcgen::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up for an endpoint")]
+    Tls(#[from] rustls::Error),
     /// A server cannot be started or stopped.
     #[error(transparent)]
     Server(#[from] PostgresError),

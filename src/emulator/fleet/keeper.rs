@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminSession;
 use super::branch::Branch;
+use super::clients::Ending;
+use super::endpoint::Endpoint;
 use super::error::FleetError;
 use super::ground::{Ground, check_id};
 use super::login::Logins;
 use super::record::BranchRecord;
-use super::types::{BranchFacts, BranchId, BranchOrigin, BranchPoint};
+use super::tls::Authority;
+use super::types::{BranchFacts, BranchId, BranchOrigin, BranchPoint, EndpointId};
+use super::watch::watch;
 use crate::kernel::{Clock, IdSource, SqlFile};
 use crate::postgres::{ClusterPlace, LocalPostgres, Progress};
 use crate::sql_file;
@@ -43,7 +48,11 @@ pub struct FleetOptions {
 
 /// Keeps the branches and endpoints of one state directory.
 pub struct Fleet {
-    ground: Arc<Ground>,
+    pub(super) ground: Arc<Ground>,
+    pub(super) logins: Arc<dyn Logins>,
+    pub(super) authority: Authority,
+    endpoints: Mutex<BTreeMap<EndpointId, Arc<Endpoint>>>,
+    end: CancellationToken,
     branches: Mutex<BTreeMap<BranchId, Arc<Branch>>>,
     template: OnceCell<ClusterPlace>,
     _lock: File,
@@ -77,12 +86,20 @@ impl Fleet {
                 branch.discard().await?;
             }
         }
-        Ok(Arc::new(Self {
+        let end = CancellationToken::new();
+        let clock = Arc::clone(&ground.clock);
+        let fleet = Arc::new(Self {
+            authority: Authority::open(&ground.state.join("tls"))?,
             ground,
+            logins: options.logins,
+            endpoints: Mutex::default(),
+            end: end.clone(),
             branches: Mutex::new(branches),
             template: OnceCell::new(),
             _lock: lock,
-        }))
+        });
+        tokio::spawn(watch(Arc::downgrade(&fleet), clock, end));
+        Ok(fleet)
     }
 
     /// The branches that there are.
@@ -101,6 +118,7 @@ impl Fleet {
         let branch = Branch::prepare(&self.ground, id)?;
         self.keep_if(branch, |branch| async move {
             branch.fill_from(template).await?;
+            Box::pin(branch.take_base()).await?;
             Ok(None)
         })
         .await?;
@@ -119,14 +137,11 @@ impl Fleet {
         let branch = Branch::prepare(&self.ground, child)?;
         let origin = self
             .keep_if(branch, |branch| async move {
-                let snapshot = match point {
-                    BranchPoint::Head => branch.fill_online(&parent).await?,
-                    BranchPoint::Time(_) | BranchPoint::Lsn(_) => {
-                        let why = "it has no base copy yet".to_owned();
-                        let point = format!("{point:?}");
-                        return Err(FleetError::Point { parent: parent.id.clone(), point, why });
-                    }
-                };
+                if point != BranchPoint::Head {
+                    let past = Box::pin(branch.fill_from_past(&parent, &point)).await;
+                    return past.map(Some);
+                }
+                let snapshot = Box::pin(branch.fill_online(&parent)).await?;
                 Ok(Some(BranchOrigin { lsn: snapshot.stop.to_string(), time: snapshot.time }))
             })
             .await?;
@@ -136,12 +151,15 @@ impl Fleet {
     /// Removes a branch with all its data.
     pub async fn delete_branch(&self, id: &BranchId) -> Result<(), FleetError> {
         let branch = self.find(id)?;
-        let Some(closed) = branch.server.closed(DELETE_PATIENCE).await? else {
-            return Err(FleetError::Busy { branch: id.clone(), what: "somebody works on it" });
-        };
+        if let Some(endpoint) = self.endpoint_of(id) {
+            return Err(FleetError::EndpointOpen { branch: id.clone(), endpoint });
+        }
+        let busy = || FleetError::Busy { branch: id.clone(), what: "somebody works on it" };
+        let follower = branch.follower.server().closed(DELETE_PATIENCE).await?.ok_or_else(busy)?;
+        let closed = branch.server.closed(DELETE_PATIENCE).await?.ok_or_else(busy)?;
         branch.discard().await?;
         self.held().remove(id);
-        drop(closed);
+        drop((closed, follower));
         Ok(())
     }
 
@@ -153,7 +171,7 @@ impl Fleet {
         Ok(BranchFacts {
             logical_size_bytes: measured.logical_size_bytes,
             lsn: measured.lsn,
-            oldest: None,
+            oldest: self.find(id)?.oldest(),
         })
     }
 
@@ -165,18 +183,40 @@ impl Fleet {
 
     /// Stops everything. The branches stay.
     pub async fn shutdown(&self) -> Result<(), FleetError> {
+        self.end.cancel();
+        let endpoints = std::mem::take(&mut *self.endpoints());
+        for endpoint in endpoints.values() {
+            endpoint.closing.cancel();
+            endpoint.sleep(Ending::Told);
+        }
         let branches: Vec<_> = self.held().values().cloned().collect();
         for branch in branches {
+            branch.follower.server().stop(DELETE_PATIENCE).await?;
             branch.server.stop(DELETE_PATIENCE).await?;
         }
         Ok(())
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<BranchId, Arc<Branch>>> {
+    /// Makes the base copies that are due, without waiting for them.
+    pub(super) fn keep_histories(&self) {
+        for branch in self.held().values().cloned() {
+            tokio::spawn(async move {
+                if let Err(error) = branch.keep_history().await {
+                    tracing::warn!(branch = %branch.id, %error, "a base copy could not be made");
+                }
+            });
+        }
+    }
+
+    pub(super) fn endpoints(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Arc<Endpoint>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<BranchId, Arc<Branch>>> {
         self.branches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, id: &BranchId) -> Result<Arc<Branch>, FleetError> {
+    pub(super) fn find(&self, id: &BranchId) -> Result<Arc<Branch>, FleetError> {
         self.held().get(id).cloned().ok_or_else(|| FleetError::NoBranch(id.clone()))
     }
 

@@ -9,22 +9,29 @@
 //! Servers run without `fsync`: what the emulator holds survives every crash of processes, not a crash
 //! of the machine.
 
+mod address;
 mod admin;
 mod branch;
+mod clients;
 mod copying;
+mod door;
+mod endpoint;
+mod endpoints;
 mod error;
+mod follower;
 mod ground;
+mod history;
 mod keeper;
 mod login;
 mod lsn;
-#[expect(dead_code, reason = "base copies, which come next, use all of it")]
 mod online;
 mod record;
-#[expect(dead_code, reason = "the endpoints, which come next, use all of it")]
 mod server;
-#[expect(dead_code, reason = "the endpoints, which come next, use all of it")]
 mod settings;
+mod tls;
 mod types;
+mod watch;
+mod wire;
 
 pub use admin::AdminSession;
 pub use error::FleetError;

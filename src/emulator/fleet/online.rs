@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::copying::{Copied, CopyJob, Part, copy};
+use super::copying::{CopyJob, Part, copy};
 use super::error::FleetError;
 use super::ground::Ground;
 use super::lsn::{Lsn, files};
@@ -34,8 +34,6 @@ pub(super) struct Snapshot {
     pub timeline: String,
     /// When it was complete.
     pub time: Timestamp,
-    /// What was copied.
-    pub copied: Copied,
 }
 
 /// Where a copy comes from and goes to.
@@ -79,6 +77,8 @@ impl OnlineCopy<'_> {
             user: self.source.user().clone(),
         };
         let copied = copy(job).await?;
+        let (count, bytes) = (copied.files, copied.bytes);
+        tracing::debug!(branch = %self.branch, count, bytes, "a branch was copied");
         let stopped: Stopped = session.row(&BACKUP_STOP, &[]).await?;
         let time = self.ground.clock.now();
         session.close().await;
@@ -95,7 +95,7 @@ impl OnlineCopy<'_> {
                 self.wal(&name)?;
             }
         }
-        Ok(Snapshot { start, stop, timeline, time, copied })
+        Ok(Snapshot { start, stop, timeline, time })
     }
 
     /// Copies a WAL file from where it is: the server moves it to the archive in its own time.

@@ -70,6 +70,11 @@ pub(super) fn cluster_of(branch: &BranchId) -> String {
     format!("{}-{}", &branch.0[..16], Digest::of_bytes(branch.0.as_bytes()).short())
 }
 
+/// The name of the cluster that holds the copy of a branch that only reads.
+pub(super) fn follower_of(branch: &BranchId) -> String {
+    format!("ro-{}", Digest::of_bytes(branch.0.as_bytes()).short())
+}
+
 /// Replaces a small file on disk, as a whole.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FleetError> {
     let fail = |e: io::Error| FleetError::copy("write", path, e);

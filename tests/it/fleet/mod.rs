@@ -1,6 +1,7 @@
 //! The emulator's databases, on real PostgreSQL servers.
 
 mod branches;
+mod endpoints;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
