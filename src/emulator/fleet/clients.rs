@@ -64,10 +64,10 @@ impl Clients {
     }
 
     /// The socket of the server that has the session of this key.
-    pub(super) fn server_of(&self, key: &CancelKey) -> Option<PathBuf> {
+    pub(super) fn server_of(&self, key: CancelKey) -> Option<PathBuf> {
         let held = self.lock();
         let mut keys = held.clients.values().filter_map(|client| client.key.as_ref());
-        keys.find(|(own, _)| own == key).map(|(_, socket)| socket.clone())
+        keys.find(|(own, _)| *own == key).map(|(_, socket)| socket.clone())
     }
 
     /// Ends all sessions.
@@ -107,11 +107,11 @@ mod tests {
         let first = clients.sit(1).unwrap();
         assert!(clients.sit(1).is_none());
         first.remember(*b"abcdefgh", Path::new("/s"));
-        assert_eq!(clients.server_of(b"abcdefgh"), Some(PathBuf::from("/s")));
+        assert_eq!(clients.server_of(*b"abcdefgh"), Some(PathBuf::from("/s")));
         clients.end(Ending::Broken);
         assert_eq!(*first.ending.borrow(), Ending::Broken);
         drop(first);
-        assert_eq!((clients.count(), clients.server_of(b"abcdefgh")), (0, None));
+        assert_eq!((clients.count(), clients.server_of(*b"abcdefgh")), (0, None));
         assert!(clients.sit(1).is_some());
     }
 }

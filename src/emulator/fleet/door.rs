@@ -189,9 +189,9 @@ async fn start_session(
 
 /// Passes a cancel request on to the server that has the session. Nobody is told whether there is one.
 async fn cancel(endpoint: &Endpoint, key: CancelKey) -> io::Result<()> {
-    let Some(socket) = endpoint.clients().server_of(&key) else { return Ok(()) };
+    let Some(socket) = endpoint.clients().server_of(key) else { return Ok(()) };
     let mut server = UnixStream::connect(socket).await?;
-    wire::send(&mut server, &wire::cancel_request(&key)).await?;
+    wire::send(&mut server, &wire::cancel_request(key)).await?;
     // The server closes when it has done it; so do we, then.
     server.read_to_end(&mut Vec::new()).await.map(drop)
 }

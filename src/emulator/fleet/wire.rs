@@ -193,7 +193,7 @@ pub(super) fn password_request() -> Vec<u8> {
 }
 
 /// A cancel request.
-pub(super) fn cancel_request(key: &CancelKey) -> Vec<u8> {
+pub(super) fn cancel_request(key: CancelKey) -> Vec<u8> {
     let mut body = CANCEL.to_be_bytes().to_vec();
     body.extend(key);
     framed(&body)
@@ -262,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn requests_without_a_login() {
         let key = *b"abcdefgh";
-        assert_eq!(read(&cancel_request(&key)).await.unwrap(), Some(Opening::Cancel(key)));
+        assert_eq!(read(&cancel_request(key)).await.unwrap(), Some(Opening::Cancel(key)));
         assert_eq!(read(&startup(TLS, "")).await.unwrap(), Some(Opening::Tls));
         assert_eq!(read(&startup(GSS, "")).await.unwrap(), Some(Opening::Gss));
         assert_eq!(read(b"").await.unwrap(), None);
