@@ -123,7 +123,7 @@ async fn another_process_takes_over_what_is_finished_and_removes_the_rest() {
     drop(test);
     let fleet = TestFleet::open(&place).await.unwrap();
     let test = TestFleet { fleet, place };
-    assert_eq!(test.fleet.branches(), [branch.clone()]);
+    assert_eq!(test.fleet.branches(), std::slice::from_ref(&branch));
     assert!(!records.join("br-half.json").exists());
     assert_eq!(count(&test, &branch).await, 100);
     Box::pin(test.fleet.shutdown()).await.unwrap();
