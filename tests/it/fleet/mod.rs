@@ -2,6 +2,7 @@
 
 mod branches;
 mod endpoints;
+mod figures;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
