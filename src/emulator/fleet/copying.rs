@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::error::FleetError;
 use crate::postgres::ServerUser;
@@ -37,9 +38,11 @@ const LEFT_OUT: &[&str] = &[
     "tablespace_map",
 ];
 /// How many threads copy at once.
-const THREADS: usize = 2;
+const THREADS: usize = 1;
 /// How much is copied between two looks at whether others want the processor.
-const CHUNK: u64 = 512 << 10;
+const CHUNK: u64 = 256 << 10;
+/// How long others then have the processor and the disk for themselves.
+const BREATH: Duration = Duration::from_micros(100);
 /// The priority of the copying threads.
 const NICENESS: &str = "10";
 
@@ -223,6 +226,9 @@ fn content(source: &File, target: &File) -> io::Result<u64> {
         match io::copy(&mut source.take(CHUNK), &mut target)? {
             0 => return Ok(copied),
             more => copied = copied.saturating_add(more),
+        }
+        if copied >= CHUNK {
+            std::thread::sleep(BREATH);
         }
     }
 }
