@@ -215,7 +215,10 @@ async fn configure(endpoint: &Arc<Endpoint>) -> Result<(), FleetError> {
     let changed = endpoint.branch.configure(&settings);
     if changed && endpoint.server().runs() != Some(false) {
         endpoint.clients().end(Ending::Told);
-        if !endpoint.server().stop(PATIENCE).await? {
+        // Sessions of another endpoint may read from the same copy: they are not sent away, and it has
+        // the new settings from its next start on.
+        let patience = if settings.read_only { Duration::ZERO } else { PATIENCE };
+        if !endpoint.server().stop(patience).await? && !settings.read_only {
             let branch = endpoint.branch.id.clone();
             return Err(FleetError::Busy { branch, what: "somebody works on it" });
         }
