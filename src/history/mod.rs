@@ -1,7 +1,7 @@
 //! The history: what was measured and done, in Delta tables that outlive runs and servers.
 //!
-//! Rows are journaled with the step that made them and appended when their run is over, exactly once;
-//! [`History`] is the way in. The tables stand in [`tables`], one declaration each. `DataFusion` and Delta
+//! Rows are journaled with the step that made them and appended when their run is over, exactly once.
+//! The tables stand in [`tables`], one declaration each. `DataFusion` and Delta
 //! stay inside this module: nothing generic of theirs leaves it.
 
 mod answer;
