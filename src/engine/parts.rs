@@ -30,6 +30,16 @@ pub trait Endpoints: Send + Sync {
     fn workspace(&self, _connection: &str) -> Option<Arc<dyn Workspace>> {
         None
     }
+
+    /// Whether the database of a target may be experimented on: a branch that was made to be thrown
+    /// away. Where nobody can tell, it may not.
+    fn throw_away<'a>(
+        &'a self,
+        _connection: &'a str,
+        _target: &'a Target,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(async { Ok(false) })
+    }
 }
 
 /// One database, whatever the target: the target names at most another database on its server.

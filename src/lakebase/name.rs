@@ -5,6 +5,9 @@ use std::fmt;
 /// What every path of the Postgres API begins with.
 pub const BASE: &str = "/api/2.0/postgres/";
 
+/// What the id of a branch that is there to be thrown away begins with.
+pub const THROW_AWAY: &str = "tmp-";
+
 /// The path of a resource or collection by its name.
 pub fn path_of(name: impl fmt::Display) -> String {
     format!("{BASE}{name}")

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::name::id_of;
+use super::name::{THROW_AWAY, id_of};
 use crate::kernel::{Failure, Timestamp};
 
 /// A project.
@@ -436,6 +436,14 @@ impl Branch {
     pub fn is_deleted(&self) -> bool {
         self.status.delete_time.is_some() || self.status.current_state == BranchState::Deleted
     }
+
+    /// Whether it was made to be thrown away: its id says so ([`THROW_AWAY`]), it expires by itself, and
+    /// nothing depends on it.
+    pub fn is_throw_away(&self) -> bool {
+        let status = &self.status;
+        let is_spare = !status.default && !status.is_protected && !self.is_root();
+        self.id().starts_with(THROW_AWAY) && status.expire_time.is_some() && is_spare
+    }
 }
 
 impl Endpoint {
@@ -530,6 +538,23 @@ mod tests {
         assert_eq!(branch.status.logical_size_bytes, Some(123));
         assert!(branch.status.is_protected && branch.is_root() && !branch.is_deleted());
         assert!(branch.status.expire_time.is_some());
+    }
+
+    #[test]
+    fn only_what_expires_and_says_so_is_thrown_away() {
+        let throw_away = |id: &str, change: fn(&mut Value)| {
+            let mut answer = json!({"name": format!("projects/shop/branches/{id}"), "status": {
+                "source_branch": "projects/shop/branches/production",
+                "expire_time": "2026-11-22T19:07:55Z"}});
+            change(&mut answer["status"]);
+            read::<Branch>("there", answer).unwrap().is_throw_away()
+        };
+        assert!(throw_away("tmp-1", |_| ()));
+        assert!(!throw_away("dev", |_| ()) && !throw_away("x-tmp-1", |_| ()));
+        assert!(!throw_away("tmp-1", |status| status["expire_time"] = json!("")));
+        assert!(!throw_away("tmp-1", |status| status["default"] = json!(true)));
+        assert!(!throw_away("tmp-1", |status| status["is_protected"] = json!(true)));
+        assert!(!throw_away("tmp-1", |status| status["source_branch"] = Value::Null));
     }
 
     #[test]
