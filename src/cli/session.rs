@@ -289,7 +289,8 @@ impl<'a> Session<'a> {
         let location = self.history_location()?;
         let kill = kill_points(self.shell.environment.as_ref())?;
         let outside = (Arc::clone(&self.shell.clock), kill);
-        let history = HistoryWriter::new(location, self.journal()?, &state, outside);
+        let history = HistoryWriter::new(location, self.journal()?, &state, outside)
+            .keeping(self.config.history().clone());
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(history))))
     }
 

@@ -404,6 +404,7 @@ impl<'a> Carry<'a> {
             clock: &*task.parts.clock,
             kill: &*task.parts.kill,
             workspace: self.workspace.as_deref(),
+            history: task.parts.history.as_deref(),
             notes,
             progress: &*self.progress,
         }

@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::apply::{Appliers, SecretSource};
 use crate::config::Settings;
 use crate::journal::event::{Event, Principal};
 use crate::journal::store::Journal;
 use crate::kernel::{
-    BoxFuture, Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp,
+    BoxFuture, Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp, Upkeep,
 };
 use crate::lakebase::Workspace;
 use crate::postgres::PgEndpoint;
@@ -107,6 +109,8 @@ pub trait History: Send + Sync {
     /// Appends the rows of runs that are over, exactly once. What cannot be appended stays in the
     /// journal, and the next call appends it.
     fn append_owed(&self) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Does upkeep on a table; says what it did. Doing it again does no harm.
+    fn upkeep<'a>(&'a self, upkeep: &'a Upkeep) -> BoxFuture<'a, Result<Value, Failure>>;
     /// What tools may read of it.
     fn reader(&self) -> &dyn ReadHistory;
 }

@@ -3,13 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::query;
 use super::writer::HistoryWriter;
 use crate::engine::parts::History;
-use crate::kernel::{BoxFuture, Failure, Query, Timestamp};
-use crate::tools::context::ReadHistory;
+use crate::kernel::{BoxFuture, Failure, Query, Timestamp, Upkeep};
+use crate::tools::context::{ReadHistory, StoredTable};
 
 /// How long the end of a run waits for its rows to be appended.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -58,6 +58,13 @@ impl History for HistoryWriter {
         })
     }
 
+    fn upkeep<'a>(&'a self, upkeep: &'a Upkeep) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(async move {
+            let done = self.look_after(upkeep).await.map_err(|error| error.to_failure())?;
+            Ok(json!(done))
+        })
+    }
+
     fn reader(&self) -> &dyn ReadHistory {
         self
     }
@@ -69,5 +76,9 @@ impl ReadHistory for HistoryWriter {
             let answer = query::answer(self.location(), query, &[], None).await;
             answer.and_then(|answer| answer.rows()).map_err(|error| error.to_failure())
         })
+    }
+
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredTable>, Failure>> {
+        Box::pin(async move { Self::stored(self).await.map_err(|error| error.to_failure()) })
     }
 }

@@ -18,6 +18,7 @@ mod query;
 pub mod row;
 pub mod schema;
 pub mod tables;
+mod upkeep;
 mod writer;
 
 pub use answer::{Answer, FileForm};

@@ -173,7 +173,7 @@ fn cell(table: &TableDef, column: &Column, value: &Value) -> Result<Cell, RowErr
         (Kind::Float, Value::Number(number)) => number.as_f64().map(Cell::Float),
         (Kind::Bool, Value::Bool(flag)) => Some(Cell::Bool(*flag)),
         (Kind::Time, Value::String(text)) => micros(text).map(Cell::Micros),
-        (Kind::Day, Value::String(text)) => text.parse().ok().and_then(days).map(Cell::Day),
+        (Kind::Day, Value::String(text)) => text.parse().ok().map(day_of).map(Cell::Day),
         (Kind::Json, value) => Some(Cell::Text(value.to_string())),
         (Kind::Text | Kind::Float | Kind::Bool | Kind::Time | Kind::Day, _) => None,
     };
@@ -204,9 +204,10 @@ fn micros(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
 }
 
-fn days(date: chrono::NaiveDate) -> Option<i32> {
+/// Days since 1970.
+pub(super) fn day_of(date: chrono::NaiveDate) -> i32 {
     let epoch = chrono::NaiveDate::default();
-    i32::try_from(date.signed_duration_since(epoch).num_days()).ok()
+    i32::try_from(date.signed_duration_since(epoch).num_days()).unwrap_or_default()
 }
 
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {

@@ -27,8 +27,11 @@ use super::owed::{self, Owed};
 use super::row::Row;
 use super::schema::TableDef;
 use super::tables::{self, AUDIT, REJECTED};
+use super::upkeep::{self, Done};
+use crate::config::HistoryConfig;
 use crate::journal::{Journal, JournalError};
-use crate::kernel::{BoxFuture, Clock, KillPoints, Timestamp};
+use crate::kernel::{BoxFuture, Clock, KillPoints, Timestamp, Upkeep};
+use crate::tools::context::StoredTable;
 
 /// How long another process may hold the lock.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -57,12 +60,14 @@ pub struct HistoryWriter {
     lock: PathBuf,
     clock: Arc<dyn Clock>,
     kill: Arc<dyn KillPoints>,
+    config: HistoryConfig,
     opened: Mutex<HashMap<&'static str, DeltaTable>>,
     pub(super) outage: Outage,
 }
 
 impl HistoryWriter {
-    /// The writer for a journal whose state directory is `state`.
+    /// The writer for a journal whose state directory is `state`. Rows are kept as long as the defaults
+    /// say.
     pub fn new(
         location: Location,
         journal: Arc<dyn Journal>,
@@ -76,9 +81,17 @@ impl HistoryWriter {
             lock,
             clock,
             kill,
+            config: HistoryConfig::default(),
             opened: Mutex::default(),
             outage: Outage::default(),
         }
+    }
+
+    /// The same writer, with rows kept as long as a configuration says.
+    #[must_use]
+    pub fn keeping(mut self, config: HistoryConfig) -> Self {
+        self.config = config;
+        self
     }
 
     /// Where it writes.
@@ -101,6 +114,23 @@ impl HistoryWriter {
             }
             other => other,
         }
+    }
+
+    /// Does upkeep on a table, as nobody appends to it. A table that nothing was written to needs none.
+    pub(super) async fn look_after(&self, upkeep: &Upkeep) -> Result<Done, HistoryError> {
+        let mut opened = self.opened.lock().await;
+        let _lock = self.lock().await?;
+        let name = upkeep.table.as_str();
+        opened.remove(name);
+        let Some(stored) = delta::open(&self.location, name, Moment::Now).await? else {
+            return Ok(Done::default());
+        };
+        upkeep::carry_out(stored, name, &upkeep.work, self.now()).await.map(|(_, done)| done)
+    }
+
+    /// What is stored of the tables that were written to.
+    pub(super) async fn stored(&self) -> Result<Vec<StoredTable>, HistoryError> {
+        upkeep::stored(&self.location, &self.config, self.now()).await
     }
 
     async fn append(

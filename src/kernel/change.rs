@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiCall, Digest, Risk, Severity, Span, Timestamp};
+use super::{ApiCall, Digest, Risk, Severity, Span, Timestamp, Upkeep};
 
 /// A value bound to a placeholder of a statement (`$1`, `$2`, …), typed as PostgreSQL sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,6 +129,8 @@ pub enum Operation {
         /// What it carries.
         payload: Value,
     },
+    /// Upkeep of a table of the history.
+    History(Upkeep),
 }
 
 impl Operation {
@@ -152,6 +154,7 @@ impl Operation {
             Self::File { .. } => "file",
             Self::Notification { .. } => "notification",
             Self::Event { .. } => "event",
+            Self::History(_) => "history",
         }
     }
 }
@@ -174,6 +177,7 @@ impl fmt::Display for Operation {
                 write!(f, "notify {channel} ({severity}): {title}")
             }
             Self::Event { name, .. } => write!(f, "publish event {name}"),
+            Self::History(upkeep) => upkeep.fmt(f),
         }
     }
 }

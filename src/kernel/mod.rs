@@ -16,6 +16,7 @@ pub mod seen;
 pub mod sql_text;
 pub mod target;
 pub mod time;
+pub mod upkeep;
 
 pub use api_call::{ApiCall, ApiState, ApiVerb};
 pub use change::{
@@ -33,6 +34,7 @@ pub use seen::Seen;
 pub use sql_text::{Ident, QualifiedName, SqlFile};
 pub use target::Target;
 pub use time::{Clock, SystemClock, Timestamp};
+pub use upkeep::Upkeep;
 
 /// A boxed, sendable future: what object-safe traits return.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

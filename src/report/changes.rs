@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::style::{Style, Tone, count};
+use crate::kernel::upkeep::Work;
 use crate::kernel::{
     ApiCall, ApiState, ApiVerb, Bind, Change, ChangeSet, Inverse, Operation, Recovery, Risk,
     SqlStatement,
@@ -80,7 +81,9 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
             line(text, style, "expect", &codes.join(", "));
         }
         Operation::Api(call) => api(text, style, call),
-        Operation::Command { .. } => block(text, style, &operation.to_string()),
+        Operation::Command { .. } | Operation::History(_) => {
+            block(text, style, &operation.to_string());
+        }
         Operation::File { content, .. } => {
             block(text, style, &operation.to_string());
             for part in content.iter().flat_map(|content| content.lines()) {
@@ -218,6 +221,7 @@ fn sign(operation: &Operation) -> (char, Tone) {
         Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
         Operation::Api(call) => (call.verb == ApiVerb::Post, call.verb == ApiVerb::Delete),
         Operation::Command { .. } => (false, false),
+        Operation::History(upkeep) => (false, matches!(upkeep.work, Work::Expire { .. })),
         Operation::File { content, before, .. } => (before.is_none(), content.is_none()),
         Operation::Notification { .. } | Operation::Event { .. } => (true, false),
     };

@@ -1,10 +1,11 @@
 //! What a tool is given to look with.
 
+use chrono::NaiveDate;
 use serde_json::Value;
 
 use super::rules::{NoRules, Rules};
 use crate::config::Settings;
-use crate::kernel::{BoxFuture, Clock, Failure, Query, Target};
+use crate::kernel::{BoxFuture, Clock, Failure, Query, Span, Target};
 use crate::lakebase::ReadApi;
 use crate::postgres::PgReader;
 
@@ -91,9 +92,37 @@ impl<'a> ReadContext<'a> {
     }
 }
 
+/// What is stored of a table of the history, and what there is to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTable {
+    /// The table.
+    pub name: String,
+    /// How long its rows are kept.
+    pub keep: Span,
+    /// Rows of the newest version.
+    pub rows: u64,
+    /// Files of the newest version.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The oldest day that it has rows of.
+    pub oldest_day: Option<NaiveDate>,
+    /// Small files of days that have more than one of them.
+    pub mergeable_files: u64,
+    /// Files that only versions too old for time travel consist of.
+    pub stale_files: u64,
+    /// Log entries that only such versions need.
+    pub stale_log_entries: u64,
+    /// Versions since its newest checkpoint: each of them is read whenever the table is opened.
+    pub versions_since_checkpoint: u64,
+}
+
 /// Reads the history, and can do nothing else.
 pub trait ReadHistory: Send + Sync {
     /// The rows that a query returns (one `select`, `DataFusion`'s SQL, `$1`, `$2`, … bound), as objects.
     /// A table that nothing was ever written to has no rows.
     fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Value>, Failure>>;
+
+    /// The tables that something was written to.
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredTable>, Failure>>;
 }

@@ -108,6 +108,7 @@ impl Bench {
             clock: &SystemClock,
             kill: &Unarmed,
             workspace: None,
+            history: None,
             notes: &NoNotes,
             progress: &|_| (),
         }

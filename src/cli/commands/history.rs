@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::cli::commands::run::Start;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::library;
@@ -11,9 +12,10 @@ use crate::cli::output::Format;
 use crate::cli::session::Session;
 use crate::history::schema::Kept;
 use crate::history::{self, Answer, FileForm, HotTables, TableFacts, Travel, tables};
-use crate::kernel::Query;
+use crate::kernel::{Failure, Query, Target};
 use crate::postgres::PgReader;
 use crate::report::table::table;
+use crate::tools::Catalog;
 
 /// Ask what was measured and done, and look after its files
 ///
@@ -46,6 +48,28 @@ enum Verb {
     Query(QueryArgs),
     /// Append the rows that wait in the journal, as the end of every run does
     Flush,
+    /// Merge small files and delete those that no version needs
+    ///
+    /// The workflow `history_maintenance` does this and `expire` every night. It is a run like any other:
+    /// journaled, audited, and gone on with after a crash.
+    Optimize {
+        /// The tables; by default all
+        tables: Vec<String>,
+        /// Only show what would be done
+        #[arg(long)]
+        preview: bool,
+    },
+    /// Remove rows past their retention: `[history] keep_measurements` and `keep_audit`
+    Expire {
+        /// The tables; by default all
+        tables: Vec<String>,
+        /// Keep rows this long instead, such as `30d`
+        #[arg(long, value_name = "TIME")]
+        keep: Option<String>,
+        /// Only show what would be done
+        #[arg(long)]
+        preview: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,7 +96,38 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
         Verb::Tables { name } => list(session, name.as_deref()).await,
         Verb::Query(args) => query(session, args).await,
         Verb::Flush => flush(session).await,
+        Verb::Optimize { tables, preview } => {
+            maintain(session, json!({ "tables": tables, "expire": false }), preview).await
+        }
+        Verb::Expire { tables, keep, preview } => {
+            let arguments = json!({ "tables": tables, "keep": keep, "compact": false });
+            maintain(session, arguments, preview).await
+        }
     }
+}
+
+const MAINTAIN: &str = "maintain_history";
+
+/// Runs the tool that looks after the tables.
+async fn maintain(
+    session: &Session<'_>,
+    arguments: Value,
+    preview: bool,
+) -> Result<Exit, CliError> {
+    if session.existing_journal()?.is_none() {
+        session.shell.out.note("there is no journal, so there is no history");
+        return Ok(Exit::Done);
+    }
+    let tool = super::tools::find(&Catalog::builtin(), MAINTAIN)?;
+    tool.erased().check_params(&arguments)?;
+    if preview {
+        let no_database = Failure::permanent("history::no_database", "the history needs none");
+        let place = (&Target::default(), PgReader::unavailable(no_database));
+        return super::tools::look_from(session, tool, arguments, place).await;
+    }
+    let plan = super::tools::plan_of(session, MAINTAIN, &arguments, Target::default())?;
+    let start = Start { key: None, yes: false, waits: true, connects: false };
+    super::run::start(session, &plan, start).await
 }
 
 async fn list(session: &Session<'_>, name: Option<&str>) -> Result<Exit, CliError> {

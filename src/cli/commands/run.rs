@@ -55,7 +55,12 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
         });
     }
     let plan = plan(session, &args)?;
-    start(session, &plan, Start { key: args.key, yes: args.yes, waits: !args.no_wait }).await
+    start(
+        session,
+        &plan,
+        Start { key: args.key, yes: args.yes, waits: !args.no_wait, connects: true },
+    )
+    .await
 }
 
 /// How a run begins.
@@ -63,6 +68,8 @@ pub(crate) struct Start {
     pub(crate) key: Option<String>,
     pub(crate) yes: bool,
     pub(crate) waits: bool,
+    /// Whether anything in the plan needs the database of its connection.
+    pub(crate) connects: bool,
 }
 
 /// Starts a run of a plan, works on it and prints it.
@@ -71,7 +78,8 @@ pub(crate) async fn start(
     plan: &Plan,
     start: Start,
 ) -> Result<Exit, CliError> {
-    let engine = session.engine(&[&plan.body.connection]).await?;
+    let connections: &[&str] = if start.connects { &[&plan.body.connection] } else { &[] };
+    let engine = session.engine(connections).await?;
     let by = session.principal()?;
     let options = StartOptions { key: start.key, by, yes: start.yes, forked_from: None };
     let run = engine.start(plan, options).await?;

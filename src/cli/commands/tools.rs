@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use crate::cli::commands::run::Start;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::library;
 use crate::cli::session::Session;
 use crate::kernel::Target;
+use crate::plan::Plan;
 use crate::postgres::PgReader;
 use crate::report::changes::change_set;
 use crate::report::tools::{list, one, to_json};
@@ -84,7 +86,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     }
 }
 
-fn find(catalog: &Catalog, name: &str) -> Result<AnyTool, CliError> {
+pub(super) fn find(catalog: &Catalog, name: &str) -> Result<AnyTool, CliError> {
     catalog.find(name).ok_or_else(|| {
         let nearest = catalog
             .iter()
@@ -107,13 +109,22 @@ async fn carry_out(session: &Session<'_>, catalog: &Catalog, args: &Run) -> Resu
     let target = library::target(args.target.as_deref())?;
     match tool {
         AnyTool::Write(_) if !args.preview => {
-            let text = workflow_of(&args.tool, &arguments);
-            let plan = library::plan_text(session, text, target)?;
-            let start = super::run::Start { key: None, yes: args.yes, waits: true };
+            let plan = plan_of(session, &args.tool, &arguments, target)?;
+            let start = Start { key: None, yes: args.yes, waits: true, connects: true };
             super::run::start(session, &plan, start).await
         }
         tool => look(session, tool, arguments, &target).await,
     }
+}
+
+/// The plan of a single tool.
+pub(super) fn plan_of(
+    session: &Session<'_>,
+    tool: &str,
+    arguments: &Value,
+    target: Target,
+) -> Result<Plan, CliError> {
+    library::plan_text(session, workflow_of(tool, arguments), target)
 }
 
 /// Reads or proposes, without a run.
@@ -130,6 +141,17 @@ async fn look(
         None => endpoint,
     };
     let pg = PgReader::new(endpoint, &settings.limits, "lakeops:tools");
+    look_from(session, tool, arguments, (target, pg)).await
+}
+
+/// Reads or proposes through a session on a database, or on none.
+pub(super) async fn look_from(
+    session: &Session<'_>,
+    tool: AnyTool,
+    arguments: Value,
+    (target, pg): (&Target, PgReader),
+) -> Result<Exit, CliError> {
+    let settings = session.config.settings_for(target);
     let rules = library::rules(session, tool.meta())?;
     let clock = session.shell.clock.as_ref();
     let history = match session.existing_journal()? {

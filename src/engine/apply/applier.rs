@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::api::ApiApplier;
 use super::command::CommandApplier;
 use super::file::FileApplier;
+use super::history::HistoryApplier;
 use super::http::HttpApplier;
 use super::notification::NotificationApplier;
 use super::publish::PublishApplier;
 use super::sql::SqlApplier;
 use crate::config::Settings;
+use crate::engine::parts::History;
 use crate::kernel::{
     BoxFuture, Change, Clock, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery,
     RunId, Secret, SqlFile, Timestamp,
@@ -137,6 +139,8 @@ pub struct ApplyContext<'a> {
     pub kill: &'a dyn KillPoints,
     /// The workspace of the connection, when it has one.
     pub workspace: Option<&'a dyn Workspace>,
+    /// The history, when one is kept.
+    pub history: Option<&'a dyn History>,
     /// What is kept for a later process.
     pub notes: &'a dyn Notes,
     /// Takes lines on how far it is, for people.
@@ -253,6 +257,7 @@ pub struct Appliers {
     file: FileApplier,
     notification: NotificationApplier,
     publish: PublishApplier,
+    history: HistoryApplier,
 }
 
 impl Appliers {
@@ -266,6 +271,7 @@ impl Appliers {
             file: FileApplier,
             notification,
             publish: PublishApplier,
+            history: HistoryApplier,
         }
     }
 
@@ -279,6 +285,7 @@ impl Appliers {
             Operation::File { .. } => &self.file,
             Operation::Notification { .. } => &self.notification,
             Operation::Event { .. } => &self.publish,
+            Operation::History(_) => &self.history,
         }
     }
 }

@@ -9,6 +9,7 @@ mod api;
 mod applier;
 mod command;
 mod file;
+mod history;
 mod http;
 mod index_probe;
 mod look;

@@ -174,6 +174,7 @@ impl World {
             clock: &SystemClock,
             kill: &*self.kill,
             workspace: self.workspace.as_deref(),
+            history: None,
             notes: &self.notes,
             progress: &progress,
         };

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lakeops::history::{self, HistoryWriter, Location};
 use lakeops::journal::event::{Compensation, Event, Outcome};
 use lakeops::journal::store::{Append, Durability, Expect, Stream};
 use lakeops::journal::{Journal, Principal, SqliteJournal};
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{Digest, KillPoints, Query, Redactor, RunId, SystemClock, Target};
+use lakeops::kernel::{
+    BoxFuture, Clock, Digest, KillPoints, Query, Redactor, RunId, SystemClock, Target, Timestamp,
+};
 use lakeops::tools::tool::HistoryRow;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,6 +27,24 @@ pub(super) struct DiesAt(pub(super) &'static str);
 impl KillPoints for DiesAt {
     fn reach(&self, boundary: &str) {
         assert!(!boundary.ends_with(self.0), "killed at {boundary}");
+    }
+}
+
+/// The system's clock, so much ahead.
+struct Ahead(Duration);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus(self.0)
+    }
+
+    fn sleep_until(&self, deadline: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let behind = Timestamp::from_millis(
+                deadline.as_millis() - i64::try_from(self.0.as_millis()).unwrap(),
+            );
+            SystemClock.sleep_until(behind).await;
+        })
     }
 }
 
@@ -64,6 +85,13 @@ impl Kit {
         let journal = Arc::clone(&self.journal);
         let clock = Arc::new(SystemClock);
         HistoryWriter::new(self.location(), journal, self.state(), (clock, kill))
+    }
+
+    /// A writer whose clock is ahead by some days.
+    pub(super) fn writer_in(&self, days: u64) -> HistoryWriter {
+        let clock = Arc::new(Ahead(Duration::from_secs(days * 86_400)));
+        let outside = (clock as Arc<dyn Clock>, Arc::new(Unarmed) as Arc<dyn KillPoints>);
+        HistoryWriter::new(self.location(), Arc::clone(&self.journal), self.state(), outside)
     }
 
     /// A run that is over, whose one step has these rows.

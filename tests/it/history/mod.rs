@@ -4,3 +4,4 @@ mod append;
 mod kit;
 mod program;
 mod query;
+mod upkeep;
