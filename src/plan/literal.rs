@@ -1,6 +1,8 @@
 //! Evaluating, at plan time, what depends on nothing but parameters and target.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
 
 use crate::sop::{Reference, Sandbox, Scope};
 
@@ -9,12 +11,14 @@ use crate::sop::{Reference, Sandbox, Scope};
 pub(super) struct Literals {
     sandbox: Sandbox,
     scope: Scope,
+    /// Parameters whose values are known only while the run works.
+    open: BTreeSet<String>,
 }
 
 impl Literals {
     /// Nothing is known.
     pub(super) fn new(sandbox: &Sandbox) -> Self {
-        Self { sandbox: sandbox.clone(), scope: Scope::new() }
+        Self { sandbox: sandbox.clone(), scope: Scope::new(), open: BTreeSet::new() }
     }
 
     /// This is known too.
@@ -23,11 +27,29 @@ impl Literals {
         self
     }
 
+    /// These parameters of an embedded workflow are known too, as far as they are settled.
+    pub(super) fn with_params(mut self, params: &Map<String, Value>) -> Self {
+        let open = params.iter().filter(|(_, value)| !is_settled(value));
+        self.open = open.map(|(name, _)| name.clone()).collect();
+        self.with("params", Value::Object(params.clone()))
+    }
+
+    fn knows(&self, reference: &Reference) -> bool {
+        let is_open = || match reference.path.first() {
+            Some(name) => self.open.contains(name),
+            None => !self.open.is_empty(),
+        };
+        self.scope.contains_key(&reference.root) && !(reference.root == "params" && is_open())
+    }
+
     /// A value with all its expressions evaluated, or what is wrong with them.
     pub(super) fn settle(&self, value: &Value) -> Result<Value, String> {
         let template = self.sandbox.template(value).map_err(|errors| {
             errors.first().map(|found| found.error.message.clone()).unwrap_or_default()
         })?;
+        if let Some(open) = template.references().iter().find(|reference| !self.knows(reference)) {
+            return Err(format!("`{open}` is known only while the run works"));
+        }
         let evaluated = template.evaluate(&self.scope).map_err(|found| found.error.message)?;
         Ok(evaluated.value)
     }
@@ -51,8 +73,8 @@ impl Literals {
     fn reduce_text(&self, text: String) -> Value {
         let text = Value::String(text);
         let Ok(template) = self.sandbox.template(&text) else { return text };
-        let is_known = |reference: &Reference| self.scope.contains_key(&reference.root);
-        if template.literal().is_some() || !template.references().iter().all(is_known) {
+        if template.literal().is_some() || !template.references().iter().all(|one| self.knows(one))
+        {
             return text;
         }
         match template.evaluate(&self.scope) {

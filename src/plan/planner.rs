@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::document::{
-    self, ApprovalGate, Embedded, ForEach, Limits, PinnedText, Plan, PlanBody, PlannedStep, Retry,
-    ToolCall, Verify, Wait,
+    self, ApprovalGate, Backoff, Embedded, ForEach, Limits, PinnedText, Plan, PlanBody,
+    PlannedStep, Retry, ToolCall, Verify, Wait,
 };
 use super::literal::{Literals, is_settled};
 use crate::config::Settings;
 use crate::kernel::{Digest, Span, Target, Timestamp};
 use crate::sop::Sandbox;
 use crate::tools::AnyTool;
-use crate::workflow::elements::{CallSpec, TriggerSpec, WaitSpec};
+use crate::workflow::elements::{CallSpec, Quantity, RetrySpec, Setting, WaitSpec};
 use crate::workflow::resolved::{Action, Step};
 use crate::workflow::tree::Node;
 use crate::workflow::{Diagnostic, Place, SourceText, Workflow};
@@ -70,10 +70,19 @@ pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Di
     if let Some((path, text)) = &inputs.policy {
         planner.scripts.insert(path.clone(), PinnedText::new(text.clone()));
     }
+    let limits = &workflow.spec.limits;
+    let limits = Limits {
+        timeout: planner.optional(limits.timeout.as_ref(), &literals),
+        max_changes: planner.optional(limits.max_changes.as_ref(), &literals),
+    };
+    let triggers = workflow.spec.triggers.iter().map(|trigger| {
+        trigger
+            .to_trigger(planner.optional(trigger.cooldown.as_ref(), &literals).unwrap_or_default())
+    });
+    let triggers = list(triggers);
     if !planner.mistakes.is_empty() {
         return Err(planner.mistakes);
     }
-    let limits = &workflow.spec.limits;
     let body = PlanBody {
         workflow: workflow.spec.name.value.clone(),
         description: workflow.spec.description.clone(),
@@ -82,7 +91,7 @@ pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Di
         target,
         connection: inputs.connection.clone(),
         lock,
-        limits: Limits { timeout: limits.timeout, max_changes: limits.max_changes },
+        limits,
         steps,
         on_failure,
         always,
@@ -95,7 +104,7 @@ pub fn plan(workflow: &Workflow, inputs: &PlanInputs<'_>) -> Result<Plan, Vec<Di
         preconditions: Vec::new(),
         replaces: inputs.replaces.clone(),
         schedule: list(workflow.spec.schedule.iter()),
-        triggers: list(workflow.spec.triggers.iter().map(TriggerSpec::to_trigger)),
+        triggers,
     };
     Plan::seal(body, inputs.now).map_err(|error| {
         let message = format!("the plan cannot be written: {error}");
@@ -144,7 +153,8 @@ pub fn target_value(target: &Target) -> Value {
 
 struct Planner<'a> {
     inputs: &'a PlanInputs<'a>,
-    source: &'a SourceText,
+    /// The file of the workflow at hand.
+    source: SourceText,
     sandbox: Sandbox,
     /// How many workflows around the step at hand embed it.
     depth: usize,
@@ -154,10 +164,10 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(workflow: &'a Workflow, inputs: &'a PlanInputs<'a>) -> Self {
+    fn new(workflow: &Workflow, inputs: &'a PlanInputs<'a>) -> Self {
         Self {
             inputs,
-            source: &workflow.spec.source,
+            source: workflow.spec.source.clone(),
             sandbox: Sandbox::new(),
             depth: 0,
             scripts: BTreeMap::new(),
@@ -196,7 +206,53 @@ impl<'a> Planner<'a> {
     fn refuse(&mut self, (what, place): (&str, Place), why: &str) {
         let message = format!("`{what}` cannot be resolved: {why}");
         let mistake = Diagnostic::error("plan::unresolved", self.source.path(), message);
-        self.mistakes.push(mistake.at(self.source, place));
+        let mistake = mistake.at(&self.source, place);
+        // What stands under `defaults` is resolved for each step, and told once.
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    /// A duration or a number. What it follows from is known now, or it is a mistake.
+    fn setting<T: Quantity>(&mut self, setting: &Setting<T>, literals: &Literals) -> T {
+        let computed = match setting {
+            Setting::Written(value) => return *value,
+            Setting::Computed(computed) => computed,
+        };
+        let value = literals.settle(&computed.template.to_json());
+        value.and_then(|value| computed.take(&value)).unwrap_or_else(|why| {
+            self.refuse((computed.key, computed.template.place), &why);
+            T::default()
+        })
+    }
+
+    fn optional<T: Quantity>(
+        &mut self,
+        setting: Option<&Setting<T>>,
+        literals: &Literals,
+    ) -> Option<T> {
+        setting.map(|setting| self.setting(setting, literals))
+    }
+
+    /// What is written of a retry policy, over what is inherited.
+    fn retry(&mut self, spec: Option<&RetrySpec>, inherited: Retry, literals: &Literals) -> Retry {
+        let Some(spec) = spec else { return inherited };
+        let mut span = |setting: &Option<_>| self.optional(setting.as_ref(), literals);
+        let (initial, max) = (span(&spec.initial), span(&spec.max));
+        let mut number = |setting: &Option<_>| self.optional(setting.as_ref(), literals);
+        let (factor, jitter) = (number(&spec.factor), number(&spec.jitter));
+        let backoff = Backoff {
+            initial: initial.unwrap_or(inherited.backoff.initial),
+            factor: factor.unwrap_or(inherited.backoff.factor),
+            max: max.unwrap_or(inherited.backoff.max),
+            jitter: jitter.unwrap_or(inherited.backoff.jitter),
+        };
+        let attempts = self.optional(spec.max_attempts.as_ref(), literals);
+        Retry {
+            max_attempts: attempts.unwrap_or(inherited.max_attempts),
+            backoff,
+            on: spec.on.clone().unwrap_or(inherited.on),
+        }
     }
 
     fn steps(
@@ -211,8 +267,8 @@ impl<'a> Planner<'a> {
     fn step(&mut self, step: &Step, workflow: &Workflow, literals: &Literals) -> PlannedStep {
         let spec = &step.spec;
         let defaults = &workflow.spec.defaults;
-        let inherited = defaults.retry.as_ref().map(|retry| retry.over(&Retry::default()));
-        let inherited = inherited.unwrap_or_default();
+        let inherited = self.retry(defaults.retry.as_ref(), Retry::default(), literals);
+        let timeout = spec.timeout.as_ref().or(defaults.timeout.as_ref());
         PlannedStep {
             id: spec.id.value.clone(),
             needs: step.needs.clone(),
@@ -221,15 +277,15 @@ impl<'a> Planner<'a> {
             for_each: spec.for_each.as_ref().map(|for_each| ForEach {
                 items: literals.reduce(for_each.items.to_json()),
                 key: for_each.key.value.clone(),
-                max_parallel: for_each.max_parallel,
+                max_parallel: self.optional(for_each.max_parallel.as_ref(), literals).unwrap_or(1),
                 fail_fast: for_each.fail_fast,
             }),
             target: spec.target.as_ref().map(|target| literals.reduce(target.to_json())),
             action: self.action(step, literals),
             approval: spec.approval.as_ref().map(|policy| policy.value).unwrap_or_default(),
             risk: step.risk,
-            timeout: spec.timeout.or(defaults.timeout).unwrap_or(TIMEOUT),
-            retry: spec.retry.as_ref().map_or(inherited.clone(), |retry| retry.over(&inherited)),
+            timeout: timeout.map_or(TIMEOUT, |timeout| self.setting(timeout, literals)),
+            retry: self.retry(spec.retry.as_ref(), inherited, literals),
             allow_failure: spec.allow_failure,
             lock: spec.lock.as_ref().map(|lock| text(literals, &lock.value)),
             wake: spec.wake,
@@ -265,18 +321,39 @@ impl<'a> Planner<'a> {
                 prompt: text(literals, &gate.prompt.value),
                 show: gate.show.iter().map(|shown| shown.value.clone()).collect(),
                 covers: gate.covers.iter().map(|step| step.value.clone()).collect(),
-                expires: gate.expires.unwrap_or(self.inputs.settings.approvals.expires),
+                expires: self
+                    .optional(gate.expires.as_ref(), literals)
+                    .unwrap_or(self.inputs.settings.approvals.expires),
                 on_reject: gate.on_reject,
-                rehearsed_within: gate.rehearsed_within,
+                rehearsed_within: self.optional(gate.rehearsed_within.as_ref(), literals),
             }),
-            Action::Wait(wait) => document::Action::Wait(wait_of(wait, literals)),
+            Action::Wait(wait) => document::Action::Wait(self.wait(wait, literals)),
             Action::Verify(verify) => document::Action::Verify(Verify {
                 call: call_of(&verify.call, literals),
                 assert: verify.assert.iter().map(|text| text.value.clone()).collect(),
-                every: verify.every,
-                within: verify.within,
+                every: self.setting(&verify.every, literals),
+                within: self.setting(&verify.within, literals),
                 on_fail: verify.on_fail,
             }),
+        }
+    }
+
+    fn wait(&mut self, wait: &WaitSpec, literals: &Literals) -> Wait {
+        match wait {
+            WaitSpec::Timer { duration } => {
+                Wait::Timer { duration: literals.reduce(duration.to_json()) }
+            }
+            WaitSpec::Condition { call, until, every, within } => Wait::Condition {
+                call: call_of(call, literals),
+                holds: until.value.clone(),
+                every: self.setting(every, literals),
+                within: self.setting(within, literals),
+            },
+            WaitSpec::Event { event, when, within } => Wait::Event {
+                event: event.value.clone(),
+                when: when.as_ref().map(|when| when.value.clone()),
+                within: self.setting(within, literals),
+            },
         }
     }
 
@@ -288,7 +365,7 @@ impl<'a> Planner<'a> {
         let place = spec.with.as_ref().map_or(spec.id.place, |with| with.place);
         let mistake =
             Diagnostic::error("plan::argument", self.source.path(), failure.message.clone());
-        let mistake = mistake.at(self.source, place);
+        let mistake = mistake.at(&self.source, place);
         self.mistakes.push(match failure.help {
             Some(help) => mistake.with_help(help),
             None => mistake,
@@ -303,18 +380,16 @@ impl<'a> Planner<'a> {
             let value = given.get(name).or(param.default.as_ref()).cloned();
             params.insert(name.clone(), value.unwrap_or_default());
         }
+        let inner = Literals::new(&self.sandbox).with_params(&params);
         let params = Value::Object(params);
-        let mut inner = Literals::new(&self.sandbox);
-        // Expressions of the child can only be evaluated now when all of its parameters are known.
-        if is_settled(&params) {
-            inner = inner.with("params", params.clone());
-        }
         let target = child.spec.target.as_ref();
         self.depth += 1;
+        let outer = std::mem::replace(&mut self.source, child.spec.source.clone());
         let steps = self.steps(&child.steps, child, &inner);
         let on_failure = self.steps(&child.on_failure, child, &inner);
         let always = self.steps(&child.always, child, &inner);
         self.depth -= 1;
+        self.source = outer;
         Embedded {
             workflow: child.spec.name.value.clone(),
             digest: child.spec.digest.clone(),
@@ -332,25 +407,6 @@ impl<'a> Planner<'a> {
 /// A template of arguments; none are an empty map.
 fn arguments(literals: &Literals, with: Option<&Node>) -> Value {
     literals.reduce(with.map_or_else(|| Value::Object(Map::new()), Node::to_json))
-}
-
-fn wait_of(wait: &WaitSpec, literals: &Literals) -> Wait {
-    match wait {
-        WaitSpec::Timer { duration } => {
-            Wait::Timer { duration: literals.reduce(duration.to_json()) }
-        }
-        WaitSpec::Condition { call, until, every, within } => Wait::Condition {
-            call: call_of(call, literals),
-            holds: until.value.clone(),
-            every: *every,
-            within: *within,
-        },
-        WaitSpec::Event { event, when, within } => Wait::Event {
-            event: event.value.clone(),
-            when: when.as_ref().map(|when| when.value.clone()),
-            within: *within,
-        },
-    }
 }
 
 fn call_of(call: &CallSpec, literals: &Literals) -> ToolCall {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::checker::Checker;
 use super::diagnostic::{Reporter, shorten};
-use super::elements::{StepSpec, WaitSpec};
+use super::elements::{Setting, StepSpec, WaitSpec};
 use super::graph::StepGraph;
 use super::names::Names;
 use super::resolve::Session;
@@ -141,7 +141,9 @@ impl Assembly<'_, '_> {
             if let Some(when) = &trigger.when {
                 checker.condition(when, &names);
             }
+            checker.settings(trigger.cooldown.iter().filter_map(Setting::computed), &names);
         }
+        checker.settings(spec.limits.computed().chain(spec.defaults.computed()), &names);
     }
 
     fn names_of<'a>(
@@ -154,6 +156,7 @@ impl Assembly<'_, '_> {
             own: None,
             item: None,
             result: None,
+            before_run: false,
             secrets: false,
             whole_steps: false,
             lost: None,

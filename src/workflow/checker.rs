@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::diagnostic::Reporter;
+use super::elements::Computed;
 use super::locate;
 use super::names::{BadName, Names};
 use super::source::{Place, Spanned};
@@ -124,6 +125,18 @@ impl<'a> Checker<'a> {
             }
         }
         types::anything()
+    }
+
+    /// Checks the settings that follow from the parameters.
+    pub(super) fn settings<'c>(
+        &mut self,
+        settings: impl IntoIterator<Item = &'c Computed>,
+        names: &Names<'_>,
+    ) {
+        let names = Names { before_run: true, ..names.clone() };
+        for setting in settings {
+            self.value(&setting.template, setting.key, &setting.schema(), &names);
+        }
     }
 
     fn mistyped(&mut self, given: &Value, place: Place, (key, schema): (&str, &Value)) {

@@ -20,6 +20,8 @@ pub(super) struct Names<'a> {
     pub(super) item: Option<Value>,
     /// The type of `result`, in assertions and the like.
     pub(super) result: Option<Value>,
+    /// Whether only that may be used which is known when the plan is made: the parameters.
+    pub(super) before_run: bool,
     /// Whether `secrets` may be used.
     pub(super) secrets: bool,
     /// Whether `steps` as a whole may be used.
@@ -47,6 +49,7 @@ impl BadName {
 /// What `steps.X` says of a step that was skipped or failed, instead of its output.
 const STATES: &[&str] = &["skipped", "failed", "error"];
 
+const BEFORE_RUN: &str = "durations and limits follow from `params` alone";
 const FOR_EACH: &str = "add `for_each: { in: …, key: … }` to the step";
 const SECRETS: &str =
     "a secret goes into an argument that its tool declares secret, as `\"${{ secrets.NAME }}\"`";
@@ -55,6 +58,10 @@ impl Names<'_> {
     /// The type that a reference has, as far as it is known.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<Value, BadName> {
         let Reference { root, path } = reference;
+        if self.before_run && root != "params" {
+            let message = format!("`{root}` is not known when the plan is made");
+            return Err(BadName::new("workflow::unknown_name", message, BEFORE_RUN));
+        }
         match root.as_str() {
             "params" => self.field("parameter", self.params, path),
             "steps" => self.step(path),

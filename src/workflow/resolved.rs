@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::elements::{ApprovalSpec, StepSpec, VerifySpec, WaitSpec};
 use super::spec::WorkflowSpec;
+use super::step_rules::params_schema;
 use super::tree::Node;
 use crate::kernel::Risk;
 use crate::plan::document::Need;
@@ -36,6 +37,18 @@ pub struct Workflow {
     pub(super) outputs: Value,
     /// How many steps it has with all that it embeds.
     pub(super) size: usize,
+}
+
+impl Workflow {
+    /// JSON Schema of what it is given.
+    pub fn params_schema(&self) -> Value {
+        params_schema(&self.spec.params)
+    }
+
+    /// JSON Schema of what it returns, as far as its expressions tell.
+    pub const fn output_schema(&self) -> &Value {
+        &self.outputs
+    }
 }
 
 /// A resolved step.

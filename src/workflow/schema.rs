@@ -72,6 +72,17 @@ fn reference(name: &str, about: &str) -> Value {
     json!({ "$ref": format!("#/$defs/{name}"), "description": about })
 }
 
+/// A duration or a number, or an expression over the parameters.
+fn setting(schema: Value, about: &str) -> Value {
+    let mut setting = either_expression(schema);
+    setting["description"] = json!(about);
+    setting
+}
+
+fn span(about: &str) -> Value {
+    setting(json!({ "$ref": "#/$defs/duration" }), about)
+}
+
 fn list_of(name: &str, about: &str) -> Value {
     json!({ "type": "array", "items": { "$ref": format!("#/$defs/{name}") }, "description": about })
 }
@@ -104,11 +115,11 @@ fn head() -> Value {
         "triggers": list_of("trigger", "What events start it."),
         "lock": leaf("What it must have for itself while it works."),
         "limits": closed(json!({
-            "timeout": reference("duration", "How long a run may work, the time spent waiting not counted."),
-            "max_changes": { "type": "integer", "minimum": 0, "description": "How many changes a run may carry out." },
+            "timeout": span("How long a run may work, the time spent waiting not counted."),
+            "max_changes": setting(json!({ "type": "integer", "minimum": 0 }), "How many changes a run may carry out."),
         }), &[]),
         "defaults": closed(json!({
-            "timeout": reference("duration", "How long one attempt may take."),
+            "timeout": span("How long one attempt may take."),
             "retry": reference("retry", "What is tried again, and when."),
         }), &[]),
         "steps": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/step" }, "description": "What it does." },
@@ -130,16 +141,16 @@ fn head() -> Value {
 fn retry() -> Value {
     let backoff = closed(
         json!({
-            "initial": reference("duration", "The first delay."),
-            "factor": { "type": "number", "minimum": 1, "maximum": 100 },
-            "max": reference("duration", "The longest delay."),
-            "jitter": { "type": "number", "minimum": 0, "maximum": 1 },
+            "initial": span("The first delay."),
+            "factor": setting(json!({ "type": "number", "minimum": 1, "maximum": 100 }), "What each further delay is multiplied by."),
+            "max": span("The longest delay."),
+            "jitter": setting(json!({ "type": "number", "minimum": 0, "maximum": 1 }), "The part of a delay that is random."),
         }),
         &[],
     );
     closed(
         json!({
-            "max_attempts": { "type": "integer", "minimum": 1, "description": "All tries, the first one included." },
+            "max_attempts": setting(json!({ "type": "integer", "minimum": 1 }), "All tries, the first one included."),
             "backoff": backoff,
             "on": { "type": "array", "items": { "enum": ["transient", "lock_timeout"] } },
         }),
@@ -187,7 +198,7 @@ fn trigger() -> Value {
             "event": reference("name", "The event."),
             "when": reference("expression", "Which of them: an expression over `event`."),
             "overlap": { "enum": ["skip", "queue_one", "allow"] },
-            "cooldown": reference("duration", "How long further events are ignored."),
+            "cooldown": span("How long further events are ignored."),
         }),
         &["event"],
     )
@@ -198,7 +209,7 @@ fn for_each() -> Value {
         json!({
             "in": either_expression(json!({ "type": "array" })),
             "key": { "type": "string", "pattern": EXPRESSION, "description": "Unique for each item." },
-            "max_parallel": { "type": "integer", "minimum": 1 },
+            "max_parallel": setting(json!({ "type": "integer", "minimum": 1 }), "How many items are worked on at once."),
             "fail_fast": { "type": "boolean" },
         }),
         &["in", "key"],
@@ -211,29 +222,28 @@ fn gate() -> Value {
             "prompt": leaf("The question."),
             "show": list_of("expression", "What is shown with it."),
             "covers": list_of("name", "The steps whose changes it approves."),
-            "expires": reference("duration", "When it is rejected by itself."),
+            "expires": span("When it is rejected by itself."),
             "on_reject": { "enum": ["stop", "skip_dependents"] },
-            "rehearsed_within": reference("duration", "Demands evidence of a rehearsal."),
+            "rehearsed_within": span("Demands evidence of a rehearsal."),
         }),
         &["prompt"],
     )
 }
 
 fn wait(reads: &[&str]) -> Value {
-    let span = json!({ "type": "string", "pattern": DURATION });
     json!({ "oneOf": [
-        closed(json!({ "for": either_expression(span) }), &["for"]),
+        closed(json!({ "for": span("How long.") }), &["for"]),
         with_arguments(closed(json!({
             "tool": { "enum": reads },
             "with": {},
             "until": reference("expression", "What ends it: an expression over `result`."),
-            "every": reference("duration", "How often it looks."),
-            "within": reference("duration", "For how long at most."),
+            "every": span("How often it looks."),
+            "within": span("For how long at most."),
         }), &["tool", "until", "within"])),
         closed(json!({
             "event": reference("name", "The event."),
             "when": reference("expression", "Which of them: an expression over `event`."),
-            "within": reference("duration", "For how long at most."),
+            "within": span("For how long at most."),
         }), &["event", "within"]),
     ] })
 }
@@ -247,8 +257,8 @@ fn verify(reads: &[&str]) -> Value {
                 "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/expression" },
                 "description": "What must hold: expressions over `result`.",
             },
-            "every": reference("duration", "How often it looks."),
-            "within": reference("duration", "For how long at most; without it, it looks once."),
+            "every": span("How often it looks."),
+            "within": span("For how long at most; without it, it looks once."),
             "on_fail": { "enum": ["stop", "compensate"] },
         }),
         &["tool", "assert"],
@@ -278,7 +288,7 @@ fn step(names: &[&str], required: &[&str]) -> Value {
             "risk": reference("risk", "Raises its risk."),
             "wake": { "type": "boolean", "description": "Whether it may wake a suspended compute." },
             "lock": leaf("What it must have for itself."),
-            "timeout": reference("duration", "How long one attempt may take."),
+            "timeout": span("How long one attempt may take."),
             "retry": reference("retry", "What is tried again, and when."),
             "allow_failure": { "type": "boolean", "description": "Whether dependents go on when it fails." },
             "compensate": reference("compensate", "What undoes it, instead of the inverses of its changes."),

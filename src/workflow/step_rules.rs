@@ -55,6 +55,7 @@ impl StepRules<'_, '_> {
             None => self.unchecked_arguments(&mut checker),
         }
         self.by_kind(&mut checker);
+        checker.settings(self.step.computed(), &self.names);
         let compensate = self.step.compensate.as_ref();
         if let Some(compensate) = compensate.filter(|_| action.is_some_and(Action::is_write)) {
             self.compensation(compensate, &mut checker);
@@ -285,13 +286,17 @@ pub(super) fn param_schema(param: &ParamSpec) -> Value {
     if !param.choices.is_empty() {
         schema["enum"] = param.choices.clone().into();
     }
+    if let Some(default) = &param.default {
+        schema["default"] = default.clone();
+    }
     if !param.description.is_empty() {
         schema["description"] = param.description.clone().into();
     }
     schema
 }
 
-fn params_schema(params: &[ParamSpec]) -> Value {
+/// The type of what a workflow is given.
+pub(super) fn params_schema(params: &[ParamSpec]) -> Value {
     let fields = params.iter().map(|param| (param.name.value.as_str(), param_schema(param)));
     let mut schema = types::object(fields);
     let required = params.iter().filter(|param| param.required && param.default.is_none());

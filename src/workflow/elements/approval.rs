@@ -1,5 +1,6 @@
 //! `approval: { … }`: a step that asks a person.
 
+use super::Setting;
 use crate::kernel::Span;
 use crate::plan::document::OnReject;
 use crate::workflow::diagnostic::Reporter;
@@ -17,11 +18,11 @@ pub struct ApprovalSpec {
     /// The steps whose change sets it approves.
     pub covers: Vec<Spanned<String>>,
     /// When it is rejected by itself.
-    pub expires: Option<Span>,
+    pub expires: Option<Setting<Span>>,
     /// What a rejection does.
     pub on_reject: OnReject,
     /// Demands rehearsal evidence that is not older.
-    pub rehearsed_within: Option<Span>,
+    pub rehearsed_within: Option<Setting<Span>>,
 }
 
 const ON_REJECT: &[(&str, OnReject)] =
@@ -38,11 +39,8 @@ impl ApprovalSpec {
         let covers = map.get("covers").map(|node| fields::list(node, "the steps", reporter));
         let covers = covers.unwrap_or_default().iter();
         let covers = covers.filter_map(|item| fields::identifier(item, reporter)).collect();
-        let mut span = |key| {
-            let found = map.get(key).and_then(|node| fields::positive_duration(node, reporter));
-            found.map(|found| found.value)
-        };
-        let (expires, rehearsed_within) = (span("expires"), span("rehearsed_within"));
+        let expires = Setting::positive_duration(&map, "expires", reporter);
+        let rehearsed_within = Setting::positive_duration(&map, "rehearsed_within", reporter);
         let on_reject = map
             .get("on_reject")
             .and_then(|node| fields::choice(node, "on_reject", ON_REJECT, reporter));

@@ -1,5 +1,6 @@
 //! `for_each`: one step over many items.
 
+use super::Setting;
 use crate::workflow::diagnostic::Reporter;
 use crate::workflow::fields::{self, Fields};
 use crate::workflow::source::Spanned;
@@ -12,8 +13,8 @@ pub struct ForEachSpec {
     pub items: Node,
     /// A template of an item's key.
     pub key: Spanned<String>,
-    /// How many items are worked on at once.
-    pub max_parallel: u32,
+    /// How many items are worked on at once; by default one.
+    pub max_parallel: Option<Setting<u32>>,
     /// Whether the first failure keeps further items from starting.
     pub fail_fast: bool,
 }
@@ -22,7 +23,7 @@ impl ForEachSpec {
     pub(in crate::workflow) fn parse(node: &Node, reporter: &mut Reporter) -> Option<Self> {
         let known = ["in", "key", "max_parallel", "fail_fast"];
         let map = Fields::open(node, "`for_each`", &known, reporter)?;
-        let parallel = map.get("max_parallel").and_then(|node| fields::count(node, 1, reporter));
+        let max_parallel = Setting::count(&map, "max_parallel", 1, reporter);
         let fail_fast = map.get("fail_fast").and_then(|node| fields::boolean(node, reporter));
         let help = "write a text that is unique per item: `key: \"${{ item.name }}\"`";
         let key = map.require("key", help, reporter);
@@ -43,7 +44,7 @@ impl ForEachSpec {
         Some(Self {
             items: items.clone(),
             key,
-            max_parallel: parallel.map_or(1, |found| found.value),
+            max_parallel,
             fail_fast: fail_fast.is_none_or(|found| found.value),
         })
     }

@@ -1,25 +1,26 @@
 //! `limits` and `defaults`: what bounds a run, and what its steps inherit.
 
-use super::RetrySpec;
+use super::setting::computed;
+use super::{Computed, RetrySpec, Setting};
 use crate::kernel::Span;
 use crate::workflow::diagnostic::Reporter;
-use crate::workflow::fields::{self, Fields};
+use crate::workflow::fields::Fields;
 use crate::workflow::tree::Node;
 
 /// What bounds a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsSpec {
     /// How long it may work, the time spent waiting not counted.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Setting<Span>>,
     /// How many changes it may carry out.
-    pub max_changes: Option<u32>,
+    pub max_changes: Option<Setting<u32>>,
 }
 
 /// What steps inherit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DefaultsSpec {
     /// How long one attempt may take.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Setting<Span>>,
     /// What is tried again.
     pub retry: Option<RetrySpec>,
 }
@@ -27,20 +28,28 @@ pub struct DefaultsSpec {
 impl LimitsSpec {
     pub(in crate::workflow) fn parse(node: &Node, reporter: &mut Reporter) -> Option<Self> {
         let map = Fields::open(node, "`limits`", &["timeout", "max_changes"], reporter)?;
-        let timeout = map.get("timeout").and_then(|node| fields::positive_duration(node, reporter));
-        let changes = map.get("max_changes").and_then(|node| fields::count(node, 0, reporter));
         Some(Self {
-            timeout: timeout.map(|found| found.value),
-            max_changes: changes.map(|found| found.value),
+            timeout: Setting::positive_duration(&map, "timeout", reporter),
+            max_changes: Setting::count(&map, "max_changes", 0, reporter),
         })
+    }
+
+    /// The settings that follow from the parameters.
+    pub(in crate::workflow) fn computed(&self) -> impl Iterator<Item = &Computed> {
+        computed([&self.timeout]).chain(computed([&self.max_changes]))
     }
 }
 
 impl DefaultsSpec {
     pub(in crate::workflow) fn parse(node: &Node, reporter: &mut Reporter) -> Option<Self> {
         let map = Fields::open(node, "`defaults`", &["timeout", "retry"], reporter)?;
-        let timeout = map.get("timeout").and_then(|node| fields::positive_duration(node, reporter));
+        let timeout = Setting::positive_duration(&map, "timeout", reporter);
         let retry = map.get("retry").and_then(|node| RetrySpec::parse(node, reporter));
-        Some(Self { timeout: timeout.map(|found| found.value), retry })
+        Some(Self { timeout, retry })
+    }
+
+    /// The settings that follow from the parameters.
+    pub(in crate::workflow) fn computed(&self) -> impl Iterator<Item = &Computed> {
+        computed([&self.timeout]).chain(self.retry.iter().flat_map(RetrySpec::computed))
     }
 }

@@ -1,7 +1,8 @@
 //! `retry`: what is tried again, and when.
 
+use super::setting::computed;
+use super::{Computed, Setting};
 use crate::kernel::{RetryClass, Span};
-use crate::plan::document::{Backoff, Retry};
 use crate::workflow::diagnostic::Reporter;
 use crate::workflow::fields::{self, Fields};
 use crate::workflow::tree::Node;
@@ -10,15 +11,15 @@ use crate::workflow::tree::Node;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetrySpec {
     /// All tries, the first one included.
-    pub max_attempts: Option<u32>,
+    pub max_attempts: Option<Setting<u32>>,
     /// The first delay.
-    pub initial: Option<Span>,
+    pub initial: Option<Setting<Span>>,
     /// What each further delay is multiplied by.
-    pub factor: Option<f64>,
+    pub factor: Option<Setting<f64>>,
     /// The longest delay.
-    pub max: Option<Span>,
+    pub max: Option<Setting<Span>>,
     /// The part of a delay that is random.
-    pub jitter: Option<f64>,
+    pub jitter: Option<Setting<f64>>,
     /// The classes of failures that are retried.
     pub on: Option<Vec<RetryClass>>,
 }
@@ -30,8 +31,8 @@ const CLASSES: &[(&str, RetryClass)] =
 impl RetrySpec {
     pub(in crate::workflow) fn parse(node: &Node, reporter: &mut Reporter) -> Option<Self> {
         let map = Fields::open(node, "`retry`", &["max_attempts", "backoff", "on"], reporter)?;
-        let attempts = map.get("max_attempts").and_then(|node| fields::count(node, 1, reporter));
-        let mut spec = Self { max_attempts: attempts.map(|found| found.value), ..Self::default() };
+        let max_attempts = Setting::count(&map, "max_attempts", 1, reporter);
+        let mut spec = Self { max_attempts, ..Self::default() };
         if let Some(node) = map.get("backoff") {
             spec.read_backoff(node, reporter);
         }
@@ -47,43 +48,15 @@ impl RetrySpec {
     fn read_backoff(&mut self, node: &Node, reporter: &mut Reporter) {
         let known = ["initial", "factor", "max", "jitter"];
         let Some(map) = Fields::open(node, "`backoff`", &known, reporter) else { return };
-        let mut span =
-            |key| map.get(key).and_then(|node| fields::duration(node, reporter)).map(|s| s.value);
-        self.initial = span("initial");
-        self.max = span("max");
-        let mut number = |key, range| {
-            map.get(key).and_then(|node| fields::number(node, range, reporter)).map(|n| n.value)
-        };
-        self.factor = number("factor", (1.0, 100.0));
-        self.jitter = number("jitter", (0.0, 1.0));
+        self.initial = Setting::duration(&map, "initial", reporter);
+        self.max = Setting::duration(&map, "max", reporter);
+        self.factor = Setting::number(&map, "factor", (1.0, 100.0), reporter);
+        self.jitter = Setting::number(&map, "jitter", (0.0, 1.0), reporter);
     }
 
-    /// What is written here, over what is inherited.
-    pub fn over(&self, inherited: &Retry) -> Retry {
-        let backoff = Backoff {
-            initial: self.initial.unwrap_or(inherited.backoff.initial),
-            factor: self.factor.unwrap_or(inherited.backoff.factor),
-            max: self.max.unwrap_or(inherited.backoff.max),
-            jitter: self.jitter.unwrap_or(inherited.backoff.jitter),
-        };
-        Retry {
-            max_attempts: self.max_attempts.unwrap_or(inherited.max_attempts),
-            backoff,
-            on: self.on.clone().unwrap_or_else(|| inherited.on.clone()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_written_is_inherited() {
-        let spec = RetrySpec { max_attempts: Some(5), jitter: Some(0.0), ..RetrySpec::default() };
-        let retry = spec.over(&Retry::default());
-        assert_eq!((retry.max_attempts, retry.backoff.jitter), (5, 0.0));
-        assert_eq!(retry.backoff.initial, Span::from_secs(1));
-        assert_eq!(retry.on.len(), 2);
+    /// The settings that follow from the parameters.
+    pub(in crate::workflow) fn computed(&self) -> impl Iterator<Item = &Computed> {
+        let spans = computed([&self.initial, &self.max]);
+        computed([&self.max_attempts]).chain(spans).chain(computed([&self.factor, &self.jitter]))
     }
 }

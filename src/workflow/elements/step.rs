@@ -1,7 +1,10 @@
 //! A step: one node of the workflow.
 
 use super::registration::RISKS;
-use super::{ApprovalSpec, CallSpec, ForEachSpec, RetrySpec, VerifySpec, WaitSpec};
+use super::setting::computed;
+use super::{
+    ApprovalSpec, CallSpec, Computed, ForEachSpec, RetrySpec, Setting, VerifySpec, WaitSpec,
+};
 use crate::kernel::{Risk, Span};
 use crate::plan::document::{ApprovalMode, RunIf};
 use crate::workflow::diagnostic::Reporter;
@@ -38,7 +41,7 @@ pub struct StepSpec {
     /// A lock of its own: a template.
     pub lock: Option<Spanned<String>>,
     /// How long one attempt may take.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Setting<Span>>,
     /// What is tried again.
     pub retry: Option<RetrySpec>,
     /// Whether dependents go on when it fails.
@@ -132,7 +135,6 @@ impl StepSpec {
             found.is_some_and(|found| found.value)
         };
         let (wake, allow_failure) = (flag("wake"), flag("allow_failure"));
-        let timeout = map.get("timeout").and_then(|node| fields::positive_duration(node, reporter));
         Some(Self {
             with: map.get("with").cloned(),
             target: map.get("target").cloned(),
@@ -147,7 +149,7 @@ impl StepSpec {
             risk: map.get("risk").and_then(|node| fields::choice(node, "risk", RISKS, reporter)),
             wake,
             lock: map.get("lock").and_then(|node| fields::template_text(node, reporter)),
-            timeout: timeout.map(|found| found.value),
+            timeout: Setting::positive_duration(&map, "timeout", reporter),
             retry: map.get("retry").and_then(|node| RetrySpec::parse(node, reporter)),
             allow_failure,
             compensate: map
@@ -156,6 +158,26 @@ impl StepSpec {
             id: id?,
             kind: kind?,
         })
+    }
+
+    /// The settings that follow from the parameters.
+    pub(in crate::workflow) fn computed(&self) -> Vec<&Computed> {
+        let mut found: Vec<&Computed> = computed([&self.timeout]).collect();
+        found.extend(self.retry.iter().flat_map(RetrySpec::computed));
+        found.extend(computed(self.for_each.iter().map(|for_each| &for_each.max_parallel)));
+        match &self.kind {
+            StepKind::Approval(gate) => {
+                found.extend(computed([&gate.expires, &gate.rehearsed_within]));
+            }
+            StepKind::Wait(wait) => found.extend(wait.computed()),
+            StepKind::Verify(verify) => {
+                found.extend(
+                    [&verify.every, &verify.within].into_iter().filter_map(Setting::computed),
+                );
+            }
+            StepKind::Tool(_) | StepKind::Script(_) | StepKind::Sql(_) | StepKind::Workflow(_) => {}
+        }
+        found
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Setting;
 use super::schedule::{OVERLAPS, Overlap};
 use crate::kernel::Span;
 use crate::workflow::diagnostic::Reporter;
@@ -19,7 +20,7 @@ pub struct TriggerSpec {
     /// What happens when an earlier run is not finished.
     pub overlap: Overlap,
     /// How long further events are ignored.
-    pub cooldown: Span,
+    pub cooldown: Option<Setting<Span>>,
 }
 
 /// A trigger as it is kept for the server.
@@ -43,24 +44,24 @@ impl TriggerSpec {
         let when = map.get("when").and_then(|node| fields::expression(node, reporter));
         let overlap =
             map.get("overlap").and_then(|node| fields::choice(node, "overlap", OVERLAPS, reporter));
-        let cooldown = map.get("cooldown").and_then(|node| fields::duration(node, reporter));
+        let cooldown = Setting::duration(&map, "cooldown", reporter);
         let event = map.require("event", "name the event that starts a run", reporter)?;
         let event = fields::identifier(event, reporter)?;
         Some(Self {
             event: event.value,
             when,
             overlap: overlap.map_or_else(Overlap::default, |found| found.value),
-            cooldown: cooldown.map_or_else(Span::default, |found| found.value),
+            cooldown,
         })
     }
 
     /// The form that is kept for the server.
-    pub fn to_trigger(&self) -> Trigger {
+    pub fn to_trigger(&self, cooldown: Span) -> Trigger {
         Trigger {
             event: self.event.clone(),
             when: self.when.as_ref().map(|when| when.value.clone()),
             overlap: self.overlap,
-            cooldown: self.cooldown,
+            cooldown,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `verify: { … }`: looks until its assertions hold.
 
-use super::CallSpec;
 use super::wait::within;
+use super::{CallSpec, Setting};
 use crate::kernel::Span;
 use crate::plan::document::OnVerifyFail;
 use crate::workflow::diagnostic::Reporter;
@@ -17,9 +17,9 @@ pub struct VerifySpec {
     /// Expressions over `result` that must all hold.
     pub assert: Vec<Spanned<String>>,
     /// How often it looks.
-    pub every: Span,
+    pub every: Setting<Span>,
     /// For how long at most.
-    pub within: Span,
+    pub within: Setting<Span>,
     /// What happens when they do not.
     pub on_fail: OnVerifyFail,
 }
@@ -32,13 +32,13 @@ const KEYS: &[&str] = &["tool", "with", "assert", "every", "within", "on_fail"];
 impl VerifySpec {
     pub(in crate::workflow) fn parse(node: &Node, reporter: &mut Reporter) -> Option<Self> {
         let map = Fields::open(node, "`verify`", KEYS, reporter)?;
-        let every = map.get("every").and_then(|node| fields::positive_duration(node, reporter));
+        let every = Setting::positive_duration(&map, "every", reporter);
         let on_fail =
             map.get("on_fail").and_then(|node| fields::choice(node, "on_fail", ON_FAIL, reporter));
         // Without a deadline it looks once.
         let within = match map.get("within") {
             Some(_) => within(&map, reporter),
-            None => Some(Span::default()),
+            None => Some(Setting::Written(Span::default())),
         };
         let help = "write what must hold: `assert: [\"result.x == 0\"]`";
         let assert = map.require("assert", help, reporter);
@@ -55,7 +55,7 @@ impl VerifySpec {
         Some(Self {
             call: call?,
             assert,
-            every: every.map_or(super::wait::EVERY, |found| found.value),
+            every: every.unwrap_or(super::wait::EVERY),
             within: within?,
             on_fail: on_fail.map_or_else(OnVerifyFail::default, |found| found.value),
         })

@@ -1,6 +1,6 @@
 //! `wait: { … }`: for a time, for a condition, for an event.
 
-use super::CallSpec;
+use super::{CallSpec, Computed, Setting};
 use crate::kernel::Span;
 use crate::workflow::diagnostic::Reporter;
 use crate::workflow::fields::{self, Fields};
@@ -22,9 +22,9 @@ pub enum WaitSpec {
         /// The expression over `result` that must hold.
         until: Spanned<String>,
         /// How often it looks.
-        every: Span,
+        every: Setting<Span>,
         /// For how long at most.
-        within: Span,
+        within: Setting<Span>,
     },
     /// `event`
     Event {
@@ -33,12 +33,12 @@ pub enum WaitSpec {
         /// An expression over `event`, when not every one will do.
         when: Option<Spanned<String>>,
         /// For how long at most.
-        within: Span,
+        within: Setting<Span>,
     },
 }
 
 /// How often a wait or a verification looks when it does not say so.
-pub(in crate::workflow) const EVERY: Span = Span::from_secs(30);
+pub(in crate::workflow) const EVERY: Setting<Span> = Setting::Written(Span::from_secs(30));
 
 const FORMS: &str =
     "write `for: 10m`, or `tool` with `until` and `within`, or `event` with `within`";
@@ -73,7 +73,7 @@ impl WaitSpec {
     }
 
     fn condition(map: &Fields<'_>, reporter: &mut Reporter) -> Option<Self> {
-        let every = map.get("every").and_then(|node| fields::positive_duration(node, reporter));
+        let every = Setting::positive_duration(map, "every", reporter);
         let within = within(map, reporter);
         let until = map.require("until", "write what ends it: `until: \"result.x < 3\"`", reporter);
         let until = until.and_then(|node| fields::expression(node, reporter));
@@ -81,9 +81,19 @@ impl WaitSpec {
         Some(Self::Condition {
             call: call?,
             until: until?,
-            every: every.map_or(EVERY, |found| found.value),
+            every: every.unwrap_or(EVERY),
             within: within?,
         })
+    }
+
+    /// The settings that follow from the parameters.
+    pub(super) fn computed(&self) -> impl Iterator<Item = &Computed> {
+        let (every, within) = match self {
+            Self::Timer { .. } => (None, None),
+            Self::Condition { every, within, .. } => (Some(every), Some(within)),
+            Self::Event { within, .. } => (None, Some(within)),
+        };
+        every.into_iter().chain(within).filter_map(Setting::computed)
     }
 
     fn event(map: &Fields<'_>, reporter: &mut Reporter) -> Option<Self> {
@@ -96,8 +106,11 @@ impl WaitSpec {
 }
 
 /// The deadline, which nothing that waits may lack.
-pub(in crate::workflow) fn within(map: &Fields<'_>, reporter: &mut Reporter) -> Option<Span> {
+pub(in crate::workflow) fn within(
+    map: &Fields<'_>,
+    reporter: &mut Reporter,
+) -> Option<Setting<Span>> {
     let help = "nothing waits without a deadline: add for example `within: 30m`";
-    let node = map.require("within", help, reporter)?;
-    fields::positive_duration(node, reporter).map(|found| found.value)
+    map.require("within", help, reporter)?;
+    Setting::positive_duration(map, "within", reporter)
 }

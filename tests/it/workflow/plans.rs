@@ -77,6 +77,110 @@ fn embedded_workflows_are_nested_with_their_defaults() {
     assert_eq!(with, &[json!("public"), json!(7)]);
 }
 
+const COMPUTED: &str = r#"version: 1
+name: w
+params:
+  patience: { type: duration, default: 5m }
+  tries:    { type: integer, default: 4 }
+  share:    { type: number, default: 0.5 }
+limits: { timeout: "${{ params.patience }}", max_changes: "${{ params.tries * 10 }}" }
+defaults: { timeout: "${{ params.tries }}s", retry: { max_attempts: "${{ params.tries }}", backoff: { jitter: "${{ params.share }}" } } }
+triggers: [{ event: branch_created, cooldown: "${{ params.patience }}" }]
+steps:
+  - { id: look, tool: monitor_connections }
+  - id: each
+    for_each: { in: [a, b], key: "${{ item }}", max_parallel: "${{ params.tries }}" }
+    tool: terminate_idle_connections
+    with: { max_idle: 30m, users: ["${{ item }}"] }
+    timeout: "${{ if params.tries > 3 { \"9m\" } else { \"1m\" } }}"
+    retry: { max_attempts: 2 }
+  - id: gate
+    approval: { prompt: "Go on?", expires: "${{ params.patience }}", rehearsed_within: "${{ params.patience }}" }
+  - id: until
+    wait: { tool: monitor_connections, until: result.total < 3, every: "${{ params.tries }}s", within: "${{ params.patience }}" }
+  - id: proof
+    verify: { tool: monitor_connections, assert: ["result.total < 3"], every: 1s, within: "${{ params.patience }}" }
+"#;
+
+#[test]
+fn durations_and_numbers_follow_from_the_parameters() {
+    let resolution = resolve("w", COMPUTED);
+    let Some(workflow) = resolution.get("w") else { panic!("{:#?}", resolution.diagnostics) };
+    let plan = made(workflow, &[("patience", "7m")]);
+    let body = serde_json::to_value(&plan.body).unwrap();
+    assert_eq!(body["limits"], json!({ "timeout": "7m", "max_changes": 40 }));
+    assert_eq!(body["triggers"][0]["cooldown"], "7m");
+    let look = step(&plan, "look");
+    assert_eq!((look.timeout.to_string().as_str(), look.retry.max_attempts), ("4s", 4));
+    assert_eq!(json!(look.retry.backoff.jitter), json!(0.5));
+    let each = step(&plan, "each");
+    assert_eq!((each.timeout.to_string().as_str(), each.retry.max_attempts), ("9m", 2));
+    assert_eq!(json!(each.retry.backoff.jitter), json!(0.5), "what is not written is inherited");
+    assert_eq!(each.for_each.as_ref().unwrap().max_parallel, 4);
+    let Action::Approval(gate) = &step(&plan, "gate").action else { panic!("no gate") };
+    assert_eq!((gate.expires, gate.rehearsed_within), (look_span("7m"), Some(look_span("7m"))));
+    let Action::Verify(verify) = &step(&plan, "proof").action else { panic!("no verification") };
+    assert_eq!(verify.within, look_span("7m"));
+    let settings = Settings::default();
+    let found = plan_of(workflow, &settings, &[("tries", "0"), ("share", "7"), ("patience", "0s")]);
+    let told: Vec<String> = found.unwrap_err().iter().map(Diagnostic::to_string).collect();
+    let once: std::collections::BTreeSet<&String> = told.iter().collect();
+    assert_eq!(told.len(), once.len(), "{told:#?}");
+    let told = told.join("\n");
+    for part in [
+        "`timeout` cannot be resolved: it comes to `\"0s\"`",
+        "`max_attempts` cannot be resolved: it comes to `0`, but must be a whole number of at least 1",
+        "`jitter` cannot be resolved: it comes to `7`, but must be a number from 0 to 1",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(told.contains("w.yaml:7:20"), "{told}");
+}
+
+fn look_span(text: &str) -> lakeops::kernel::Span {
+    lakeops::kernel::Span::parse(text).unwrap()
+}
+
+fn plan_of(
+    workflow: &Workflow,
+    settings: &Settings,
+    params: &[(&str, &str)],
+) -> Result<Plan, Vec<Diagnostic>> {
+    plan(workflow, &inputs(settings, params))
+}
+
+#[test]
+fn what_shapes_an_embedded_workflow_is_known_when_the_plan_is_made() {
+    let child = r#"version: 1
+name: child
+params: { patience: { type: duration, default: 5m }, most: { type: integer, default: 3 } }
+steps:
+  - { id: look, tool: monitor_connections, timeout: "${{ params.patience }}" }
+  - { id: judge, script: sops/judge.rhai, with: { total: "${{ params.most }}", limit: 1 } }
+"#;
+    let parent = |with: &str| {
+        let text = format!(
+            "version: 1\nname: parent\nparams: {{ p: {{ type: duration, default: 9m }} }}\nsteps:\n  - {{ id: a, tool: monitor_connections }}\n  - id: b\n    workflow: child\n    with: {with}\n"
+        );
+        let library = library(&["good"]).with_workflow("workflows/child.yaml", child);
+        let source = lakeops::workflow::SourceText::new("workflows/parent.yaml", text);
+        let resolution = Resolver::new(&tools::catalog(), &library).resolve_file(&source);
+        let Some(workflow) = resolution.get("parent") else {
+            panic!("{:#?}", resolution.diagnostics)
+        };
+        plan_of(workflow, &Settings::default(), &[])
+    };
+    let plan = parent(r#"{ patience: "${{ params.p }}", most: "${{ steps.a.total }}" }"#).unwrap();
+    let Action::Workflow(embedded) = &step(&plan, "b").action else { panic!("no workflow") };
+    assert_eq!(embedded.steps[0].timeout, look_span("9m"));
+    let Action::Script { with, .. } = &embedded.steps[1].action else { panic!("no script") };
+    assert_eq!(with["total"], "${{ params.most }}", "that one is known only later");
+    let found = parent(r#"{ patience: "${{ steps.a.total + \"s\" }}" }"#).unwrap_err();
+    let told = found[0].to_string();
+    assert!(told.contains("`params.patience` is known only while the run works"), "{told}");
+    assert!(told.contains("workflows/child.yaml:5:"), "{told}");
+}
+
 #[test]
 fn every_template_of_a_plan_compiles_and_every_need_stands_before() {
     for (file, _) in texts("good", "yaml") {
