@@ -31,15 +31,35 @@ pub async fn execute(
     Ok((outcome?, interrupt.is_cancelled()))
 }
 
+/// What is printed of a run as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// How it stands.
+    Run,
+    /// The outputs of the workflow, once it has succeeded.
+    Outputs,
+    /// The output of its only step, once it has succeeded.
+    StepOutput,
+}
+
 /// Works on a run and prints how it stands afterwards.
 pub async fn execute_and_print(
     session: &Session<'_>,
     engine: &Engine,
     run: &RunId,
+    shows: Shows,
 ) -> Result<Exit, CliError> {
     let (outcome, was_interrupted) = execute(session, engine, run).await?;
     let view = session.view_of(run).await?;
-    session.shell.out.data(&view, |style| run::run(style, &view, Detail::Changes))?;
+    let text = |style| run::run(style, &view, Detail::Changes);
+    let out = &session.shell.out;
+    match (shows, view.steps.first()) {
+        (Shows::Outputs, _) if outcome == Outcome::Succeeded => out.data(&view.outputs, text)?,
+        (Shows::StepOutput, Some(step)) if outcome == Outcome::Succeeded => {
+            out.data(&step.output, text)?;
+        }
+        _ => out.data(&view, text)?,
+    }
     let is_parked = was_interrupted && !outcome.is_final();
     Ok(if is_parked { Exit::Interrupted } else { Exit::of_outcome(outcome) })
 }

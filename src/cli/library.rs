@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::CliError;
 use super::session::Session;
@@ -11,7 +12,7 @@ use crate::plan::{Given, Plan, PlanInputs};
 use crate::tools::rules::RuleTexts;
 use crate::tools::{Catalog, ToolMeta};
 use crate::workflow::load::Folders;
-use crate::workflow::{self, Diagnostic, Library, Resolution, Resolver, SourceText};
+use crate::workflow::{self, Diagnostic, Library, Resolution, Resolver, SourceText, Workflow};
 
 /// The script that decides before each write.
 pub const POLICY: &str = "sops/change_policy.rhai";
@@ -242,6 +243,18 @@ pub fn print_diagnostics(session: &Session<'_>, diagnostics: &[Diagnostic]) {
 pub fn mistakes(diagnostics: &[Diagnostic]) -> CliError {
     let number = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     CliError::Mistakes(crate::report::style::count(number, "mistake"))
+}
+
+/// The workflows that are offered as tools. Those with mistakes are left out, and that is told.
+pub fn offered_as_tools(session: &Session<'_>) -> Vec<Arc<Workflow>> {
+    let (library, unread) = workflow::load::load(&folders(session));
+    let resolution = Resolver::new(&Catalog::builtin(), &library).resolve_all();
+    if !resolution.is_sound() || unread.iter().any(Diagnostic::is_error) {
+        let note = "workflows with mistakes are left out; `lakeops validate` tells them";
+        session.shell.out.note(note);
+    }
+    let all = resolution.workflows.into_values();
+    all.filter(|workflow| workflow.spec.registration.is_some()).collect()
 }
 
 /// Resolves all workflows, or just these files.

@@ -2,73 +2,96 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::style::{Style, Tone};
 use super::table::table;
+use crate::kernel::Risk;
 use crate::tools::AnyTool;
 
-/// A list of tools.
-pub fn list(style: Style, tools: &[AnyTool]) -> String {
-    let rows = tools.iter().map(|tool| {
+/// A tool as it is shown: one that is built in, or a workflow that is offered as one.
+#[derive(Clone, Debug, Serialize)]
+pub struct ToolView {
+    /// Its name.
+    pub name: String,
+    /// The family that it belongs to.
+    pub family: &'static str,
+    /// `read`, `write` or `workflow`.
+    pub kind: &'static str,
+    /// Its risk.
+    pub risk: Risk,
+    /// The revision of its code; a workflow has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u16>,
+    /// What it does, in a sentence.
+    pub summary: String,
+    /// The arguments that may hold secrets.
+    pub secrets: Vec<&'static str>,
+    /// The queries that it uses.
+    pub sql: Vec<&'static str>,
+    /// JSON Schema of its arguments.
+    pub arguments: Value,
+    /// JSON Schema of its output.
+    pub output: Value,
+}
+
+impl From<AnyTool> for ToolView {
+    fn from(tool: AnyTool) -> Self {
         let meta = tool.meta();
+        Self {
+            name: meta.name.to_owned(),
+            family: meta.family.as_str(),
+            kind: if tool.is_write() { "write" } else { "read" },
+            risk: meta.risk,
+            revision: Some(meta.revision),
+            summary: meta.summary.to_owned(),
+            secrets: meta.secrets.to_vec(),
+            sql: meta.sql.iter().map(|file| file.name).collect(),
+            arguments: tool.erased().params_schema().to_value(),
+            output: tool.erased().output_schema().to_value(),
+        }
+    }
+}
+
+/// A list of tools.
+pub fn list(style: Style, tools: &[ToolView]) -> String {
+    let rows = tools.iter().map(|tool| {
         vec![
-            meta.name.to_owned(),
-            meta.family.as_str().to_owned(),
-            kind(tool).to_owned(),
-            meta.risk.to_string(),
-            meta.summary.to_owned(),
+            tool.name.clone(),
+            tool.family.to_owned(),
+            tool.kind.to_owned(),
+            tool.risk.to_string(),
+            tool.summary.clone(),
         ]
     });
     table(style, &["tool", "family", "kind", "risk", "what it does"], rows.collect(), "no tools")
 }
 
-const fn kind(tool: &AnyTool) -> &'static str {
-    if tool.is_write() { "write" } else { "read" }
-}
-
 /// A tool with its arguments and its output.
-pub fn one(style: Style, tool: &AnyTool) -> String {
-    let meta = tool.meta();
+pub fn one(style: Style, tool: &ToolView) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "{}  {}", style.paint(Tone::Strong, meta.name), meta.summary);
-    let _ = writeln!(
-        text,
-        "{} tool of the family {}, {} risk, revision {}",
-        kind(tool),
-        meta.family.as_str(),
-        meta.risk,
-        meta.revision
-    );
+    let _ = writeln!(text, "{}  {}", style.paint(Tone::Strong, &tool.name), tool.summary);
+    let (family, risk) = (tool.family, tool.risk);
+    let _ = match tool.revision {
+        Some(revision) => writeln!(
+            text,
+            "{} tool of the family {family}, {risk} risk, revision {revision}",
+            tool.kind
+        ),
+        None => writeln!(text, "workflow, offered as a tool of the family {family}, {risk} risk"),
+    };
     let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, "arguments"));
-    text.push_str(&fields(style, tool.erased().params_schema().as_value(), "none"));
-    if !meta.secrets.is_empty() {
-        let _ = writeln!(text, "  may hold secrets: {}", meta.secrets.join(", "));
+    text.push_str(&fields(style, &tool.arguments, "none"));
+    if !tool.secrets.is_empty() {
+        let _ = writeln!(text, "  may hold secrets: {}", tool.secrets.join(", "));
     }
     let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, "output"));
-    text.push_str(&fields(style, tool.erased().output_schema().as_value(), "none"));
-    if !meta.sql.is_empty() {
-        let names: Vec<&str> = meta.sql.iter().map(|file| file.name).collect();
-        let _ = writeln!(text, "\n{} {}", style.paint(Tone::Strong, "sql"), names.join(", "));
+    text.push_str(&fields(style, &tool.output, "none"));
+    if !tool.sql.is_empty() {
+        let _ = writeln!(text, "\n{} {}", style.paint(Tone::Strong, "sql"), tool.sql.join(", "));
     }
     text
-}
-
-/// A tool as JSON, with its schemas.
-pub fn to_json(tool: &AnyTool) -> Value {
-    let meta = tool.meta();
-    json!({
-        "name": meta.name,
-        "family": meta.family.as_str(),
-        "kind": kind(tool),
-        "risk": meta.risk,
-        "revision": meta.revision,
-        "summary": meta.summary,
-        "secrets": meta.secrets,
-        "sql": meta.sql.iter().map(|file| file.name).collect::<Vec<_>>(),
-        "arguments": tool.erased().params_schema().as_value(),
-        "output": tool.erased().output_schema().as_value(),
-    })
 }
 
 fn fields(style: Style, schema: &Value, nothing: &str) -> String {

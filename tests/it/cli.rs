@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{postgres, value};
@@ -450,7 +450,7 @@ async fn tools_and_queries_run_by_hand() {
     let shown = project.run(&[&args[..], &["--preview"]].concat()).ends(0).out;
     assert!(shown.contains("create table made"), "{shown}");
     let run = project.run(&[&args[..], &["--output", "json"]].concat()).ends(0).json();
-    assert_eq!(run["outcome"], "succeeded");
+    assert_eq!(run["statements"].as_array().map(Vec::len), Some(1), "{run}");
     project.write(
         "sql/mine/count.sql",
         "-- purpose: counts\nselect count(*) as n from made where a > $1\n",
@@ -465,6 +465,45 @@ async fn tools_and_queries_run_by_hand() {
     assert!(said.err.contains("did you mean `monitor_connections`?"), "{}", said.err);
     let said = project.run(&["tools", "run", "execute_sql", "-p", "statement=x"]).ends(1);
     assert!(said.err.contains("lakeops tools show execute_sql"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workflow_with_a_registration_is_a_tool() {
+    let project = Project::with_database("cli_offered").await;
+    project.write(
+        "workflows/count_tables.yaml",
+        r#"version: 1
+name: count_tables
+description: Makes a table and counts.
+tool: { family: health }
+params: { name: { type: string, default: made, description: the table } }
+steps:
+  - { id: make, tool: execute_sql, with: { statements: ["create table ${{ params.name }} (a int)"] } }
+  - { id: look, needs: [make], tool: monitor_connections }
+outputs: { total: steps.look.total, made: steps.make.statements.len() }
+"#,
+    );
+    project.write(
+        "workflows/uses.yaml",
+        "version: 1\nname: uses\nsteps:\n  - { id: a, tool: count_tables, with: { name: other } }\noutputs: { made: steps.a.made }\n",
+    );
+    let listed = project.json(&["tools"]);
+    let listed = listed.as_array().unwrap();
+    let one = listed.iter().find(|tool| tool["name"] == "count_tables").unwrap();
+    assert_eq!((one["kind"].as_str(), one["risk"].as_str()), (Some("workflow"), Some("medium")));
+    let shown = project.run(&["tools", "show", "count_tables"]).ends(0).out;
+    assert!(shown.contains("default \"made\"") && shown.contains("the table"), "{shown}");
+    assert!(shown.contains("total") && shown.contains("integer"), "{shown}");
+    let typo = project.run(&["tools", "show", "count_table"]).ends(2);
+    assert!(typo.err.contains("did you mean `count_tables`?"), "{}", typo.err);
+    let preview = project.run(&["tools", "run", "count_tables", "--preview"]).ends(0).out;
+    assert!(preview.contains("create table made"), "{preview}");
+    let output = project.json(&["tools", "run", "count_tables", "-p", "name=mine"]);
+    assert_eq!(output["made"], 1, "{output}");
+    assert!(output["total"].as_u64().is_some(), "{output}");
+    let run = project.json(&["run", "uses"]);
+    assert_eq!((run["outcome"].as_str(), &run["outputs"]["made"]), (Some("succeeded"), &json!(1)));
+    assert_eq!(project.json(&["runs"]).as_array().unwrap().len(), 2, "a preview is no run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::follow;
+use crate::cli::follow::{self, Shows};
 use crate::cli::session::Session;
 use crate::engine::StartOptions;
 
@@ -38,5 +38,5 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     let options = StartOptions { key: args.key, by, yes: args.yes, forked_from: None };
     let fork = engine.fork(&run.run_id, &args.from, options).await?;
     session.shell.out.note(&format!("run {fork}, forked from {} at `{}`", run.run_id, args.from));
-    follow::execute_and_print(session, &engine, &fork).await
+    follow::execute_and_print(session, &engine, &fork, Shows::Run).await
 }

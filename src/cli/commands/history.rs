@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::commands::run::Start;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::follow::Shows;
 use crate::cli::library;
 use crate::cli::output::Format;
 use crate::cli::session::Session;
@@ -118,7 +119,7 @@ async fn maintain(
         session.shell.out.note("there is no journal, so there is no history");
         return Ok(Exit::Done);
     }
-    let tool = super::tools::find(&Catalog::builtin(), MAINTAIN)?;
+    let tool = super::tools::find_built_in(&Catalog::builtin(), MAINTAIN)?;
     tool.erased().check_params(&arguments)?;
     if preview {
         let no_database = Failure::permanent("history::no_database", "the history needs none");
@@ -126,7 +127,7 @@ async fn maintain(
         return super::tools::look_from(session, tool, arguments, place).await;
     }
     let plan = super::tools::plan_of(session, MAINTAIN, &arguments, Target::default())?;
-    let start = Start { key: None, yes: false, waits: true, connects: false };
+    let start = Start { key: None, yes: false, waits: true, connects: false, shows: Shows::Run };
     super::run::start(session, &plan, start).await
 }
 

@@ -106,19 +106,26 @@ async fn make(session: &Session<'_>, args: Make) -> Result<Exit, CliError> {
     let wanted = Wanted { params: args.params, target: library::target(args.target.as_deref())? };
     let workflow = args.workflow.unwrap_or_default();
     let plan = library::plan(session, &workflow, &wanted)?;
-    let (plan, loaded) = if args.preview {
-        let (plan, loaded) = preview(session, &plan).await?;
-        (plan, Some(loaded))
-    } else {
-        (plan, None)
-    };
+    if args.preview {
+        return show_preview(session, &plan, args.out_file.as_deref()).await;
+    }
     if let Some(path) = &args.out_file {
         save(session, &plan, path)?;
     }
-    let Some(loaded) = loaded else {
-        session.shell.out.data(&plan, |style| plan_report::text(style, &plan))?;
-        return Ok(Exit::Done);
-    };
+    session.shell.out.data(&plan, |style| plan_report::text(style, &plan))?;
+    Ok(Exit::Done)
+}
+
+/// Shows what a plan would change, and writes it with what it relies on, when it is to be written.
+pub(crate) async fn show_preview(
+    session: &Session<'_>,
+    plan: &Plan,
+    out_file: Option<&Path>,
+) -> Result<Exit, CliError> {
+    let (plan, loaded) = preview(session, plan).await?;
+    if let Some(path) = out_file {
+        save(session, &plan, path)?;
+    }
     let view = RunView::from_entries(&loaded.plan, &loaded.entries);
     session
         .shell

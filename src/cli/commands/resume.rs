@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::follow;
+use crate::cli::follow::{self, Shows};
 use crate::cli::session::Session;
 use crate::engine::EngineError;
 use crate::journal::store::{RunFilter, RunSummary};
@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
 pub(crate) async fn one(session: &Session<'_>, run: &RunSummary) -> Result<Exit, CliError> {
     let (plan, _) = session.read_run(run).await?;
     let engine = session.engine(&[&plan.body.connection]).await?;
-    follow::execute_and_print(session, &engine, &run.run_id).await
+    follow::execute_and_print(session, &engine, &run.run_id, Shows::Run).await
 }
 
 async fn all(session: &Session<'_>) -> Result<Exit, CliError> {

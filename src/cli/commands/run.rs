@@ -2,7 +2,7 @@
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::follow;
+use crate::cli::follow::{self, Shows};
 use crate::cli::library::{self, Wanted};
 use crate::cli::session::Session;
 use crate::engine::StartOptions;
@@ -55,12 +55,9 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
         });
     }
     let plan = plan(session, &args)?;
-    start(
-        session,
-        &plan,
-        Start { key: args.key, yes: args.yes, waits: !args.no_wait, connects: true },
-    )
-    .await
+    let shows = Shows::Run;
+    let (yes, waits) = (args.yes, !args.no_wait);
+    start(session, &plan, Start { key: args.key, yes, waits, connects: true, shows }).await
 }
 
 /// How a run begins.
@@ -70,6 +67,7 @@ pub(crate) struct Start {
     pub(crate) waits: bool,
     /// Whether anything in the plan needs the database of its connection.
     pub(crate) connects: bool,
+    pub(crate) shows: Shows,
 }
 
 /// Starts a run of a plan, works on it and prints it.
@@ -85,7 +83,7 @@ pub(crate) async fn start(
     let run = engine.start(plan, options).await?;
     session.shell.out.note(&format!("run {run} of plan {}", plan.id.short()));
     if start.waits {
-        follow::execute_and_print(session, &engine, &run).await
+        follow::execute_and_print(session, &engine, &run, start.shows).await
     } else {
         let view = session.view_of(&run).await?;
         session.shell.out.data(&view, |_| format!("{run}\n"))?;

@@ -1,25 +1,29 @@
 //! `lakeops tools`
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::cli::commands::run::Start;
+use super::run::{self, Start};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::library;
+use crate::cli::follow::Shows;
+use crate::cli::library::{self, Wanted};
 use crate::cli::session::Session;
 use crate::kernel::Target;
 use crate::plan::Plan;
 use crate::postgres::PgReader;
 use crate::report::changes::change_set;
-use crate::report::tools::{list, one, to_json};
+use crate::report::tools::{ToolView, list, one};
 use crate::tools::context::ReadHistory;
 use crate::tools::{AnyTool, Catalog, ReadContext};
-use crate::workflow::SourceText;
+use crate::workflow::{SourceText, Workflow};
 
 /// List, show and run tools
 ///
 /// A read tool looks and can change nothing. A write tool proposes changes; running it here is a run
-/// like any other: journaled, and asked for where its risk demands it.
+/// like any other: journaled, and asked for where its risk demands it. A workflow with `tool:` is a tool
+/// too, with its `params` and `outputs`.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -58,7 +62,7 @@ struct Run {
     /// Where it works: project/branch or project/branch/database; `-` leaves a part out
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
-    /// Only show what a write tool would change
+    /// Only show what it would change
     #[arg(long)]
     preview: bool,
     /// Approve as the caller what the policy lets the caller approve; never high risk
@@ -71,47 +75,94 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     let catalog = Catalog::builtin();
     match args.verb {
         None | Some(Verb::List) => {
-            let mut tools: Vec<AnyTool> = catalog.iter().collect();
-            tools.sort_by_key(|tool| (tool.meta().family, tool.meta().name));
-            let json: Vec<Value> = tools.iter().map(to_json).collect();
-            session.shell.out.data(&json, |style| list(style, &tools))?;
+            let workflows = library::offered_as_tools(session);
+            let mut tools: Vec<ToolView> = catalog.iter().map(ToolView::from).collect();
+            tools.extend(workflows.iter().filter_map(|workflow| view_of(workflow)));
+            tools.sort_by(|a, b| (a.family, &a.name).cmp(&(b.family, &b.name)));
+            session.shell.out.data(&tools, |style| list(style, &tools))?;
             Ok(Exit::Done)
         }
         Some(Verb::Show { tool }) => {
-            let tool = find(&catalog, &tool)?;
-            session.shell.out.data(&to_json(&tool), |style| one(style, &tool))?;
+            let view = match find(session, &catalog, &tool)? {
+                Found::Tool(tool) => Some(tool.into()),
+                Found::Workflow(workflow) => view_of(&workflow),
+            };
+            let view = view.ok_or_else(|| unknown(&catalog, &[], &tool))?;
+            session.shell.out.data(&view, |style| one(style, &view))?;
             Ok(Exit::Done)
         }
-        Some(Verb::Run(args)) => carry_out(session, &catalog, &args).await,
+        Some(Verb::Run(args)) => match find(session, &catalog, &args.tool)? {
+            Found::Tool(tool) => carry_out(session, tool, &args).await,
+            Found::Workflow(_) => run_workflow(session, args).await,
+        },
     }
 }
 
-pub(super) fn find(catalog: &Catalog, name: &str) -> Result<AnyTool, CliError> {
-    catalog.find(name).ok_or_else(|| {
-        let nearest = catalog
-            .iter()
-            .map(|tool| (strsim::damerau_levenshtein(tool.meta().name, name), tool.meta().name))
-            .min();
-        let help = match nearest {
-            Some((distance, near)) if distance <= name.len() / 2 => {
-                format!("did you mean `{near}`?")
-            }
-            _ => "`lakeops tools` lists them".to_owned(),
-        };
-        CliError::usage_with(format!("no tool is called `{name}`"), help)
+/// What a name stands for.
+enum Found {
+    Tool(AnyTool),
+    Workflow(Arc<Workflow>),
+}
+
+fn find(session: &Session<'_>, catalog: &Catalog, name: &str) -> Result<Found, CliError> {
+    if let Some(tool) = catalog.find(name) {
+        return Ok(Found::Tool(tool));
+    }
+    let workflows = library::offered_as_tools(session);
+    let found = workflows.iter().find(|workflow| workflow.spec.name.value == name).cloned();
+    found.map(Found::Workflow).ok_or_else(|| unknown(catalog, &workflows, name))
+}
+
+/// A tool that is built in.
+pub(super) fn find_built_in(catalog: &Catalog, name: &str) -> Result<AnyTool, CliError> {
+    catalog.find(name).ok_or_else(|| unknown(catalog, &[], name))
+}
+
+fn unknown(catalog: &Catalog, workflows: &[Arc<Workflow>], name: &str) -> CliError {
+    let tools = catalog.iter().map(|tool| tool.meta().name);
+    let known = tools.chain(workflows.iter().map(|workflow| workflow.spec.name.value.as_str()));
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    let help = match nearest {
+        Some((distance, near)) if distance <= name.len() / 2 => format!("did you mean `{near}`?"),
+        _ => "`lakeops tools` lists them".to_owned(),
+    };
+    CliError::usage_with(format!("no tool is called `{name}`"), help)
+}
+
+/// A workflow as a tool, when it is offered as one.
+fn view_of(workflow: &Workflow) -> Option<ToolView> {
+    Some(ToolView {
+        name: workflow.spec.name.value.clone(),
+        family: workflow.spec.registration.as_ref()?.family.as_str(),
+        kind: "workflow",
+        risk: workflow.risk,
+        revision: None,
+        summary: workflow.spec.description.clone(),
+        secrets: Vec::new(),
+        sql: Vec::new(),
+        arguments: workflow.params_schema(),
+        output: workflow.output_schema().clone(),
     })
 }
 
-async fn carry_out(session: &Session<'_>, catalog: &Catalog, args: &Run) -> Result<Exit, CliError> {
-    let tool = find(catalog, &args.tool)?;
+/// A workflow that is offered as a tool: a run of it.
+async fn run_workflow(session: &Session<'_>, args: Run) -> Result<Exit, CliError> {
+    let target = library::target(args.target.as_deref())?;
+    let plan = library::plan(session, &args.tool, &Wanted { params: args.params, target })?;
+    if args.preview {
+        return super::plan::show_preview(session, &plan, None).await;
+    }
+    run::start(session, &plan, by_hand(args.yes, Shows::Outputs)).await
+}
+
+async fn carry_out(session: &Session<'_>, tool: AnyTool, args: &Run) -> Result<Exit, CliError> {
     let arguments = arguments(&tool, &args.params)?;
     tool.erased().check_params(&arguments)?;
     let target = library::target(args.target.as_deref())?;
     match tool {
         AnyTool::Write(_) if !args.preview => {
             let plan = plan_of(session, &args.tool, &arguments, target)?;
-            let start = Start { key: None, yes: args.yes, waits: true, connects: true };
-            super::run::start(session, &plan, start).await
+            run::start(session, &plan, by_hand(args.yes, Shows::StepOutput)).await
         }
         tool => look(session, tool, arguments, &target).await,
     }
@@ -125,6 +176,10 @@ pub(super) fn plan_of(
     target: Target,
 ) -> Result<Plan, CliError> {
     library::plan_text(session, workflow_of(tool, arguments), target)
+}
+
+const fn by_hand(yes: bool, shows: Shows) -> Start {
+    Start { key: None, yes, waits: true, connects: true, shows }
 }
 
 /// Reads or proposes, without a run.
@@ -181,9 +236,15 @@ pub(super) async fn look_from(
 fn workflow_of(tool: &str, arguments: &Value) -> SourceText {
     let name = Value::String(tool.to_owned());
     let text = format!(
-        "version: 1\nname: {tool}\ndescription: {{}}\nsteps:\n  - id: {tool}\n    tool: {name}\n    with: {arguments}\n",
+        "version: 1
+name: {tool}
+description: A single tool, run by hand.
+steps:
+  - id: {tool}
+    tool: {name}
+    with: {arguments}
+",
     );
-    let text = text.replace("description: {}\n", "description: A single tool, run by hand.\n");
     SourceText::new(format!("{tool}.yaml"), text)
 }
 
