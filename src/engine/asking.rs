@@ -143,6 +143,7 @@ impl Executor {
             output: output.unwrap_or(Value::Null),
             history: Vec::new(),
             seen: Vec::new(),
+            fact: None,
         }
     }
 }

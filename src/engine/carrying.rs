@@ -108,6 +108,7 @@ impl Task {
                 output: output.value,
                 history: self.located(output.history),
                 seen: Vec::new(),
+                fact: self.fact(tool),
             },
             Err(failure) => self.failed(failure),
         }

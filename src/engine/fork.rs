@@ -91,6 +91,7 @@ fn ended(node: &Node) -> Option<Event> {
             output: (*node.output).clone(),
             history: Vec::new(),
             seen: Vec::new(),
+            fact: None,
         }),
         Phase::Skipped(reason @ (SkipReason::Condition | SkipReason::NeedsSkipped)) => {
             Some(Event::StepSkipped { step, reason: reason.clone() })

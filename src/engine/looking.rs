@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::programs::{Programs, ScopeOf};
 use super::recorder::Gone;
 use super::task::{Looked, Task};
-use crate::journal::event::Event;
+use crate::journal::event::{Event, Fact};
 use crate::journal::store::{Durability, EntryFilter};
 use crate::kernel::{Bind, Failure, Query, Seen, Timestamp};
 use crate::plan::document::{Action, Verify, Wait};
@@ -28,11 +28,17 @@ impl Task {
                 output: output.value,
                 history: self.located(output.history),
                 seen: Vec::new(),
+                fact: self.fact_of_call(),
             },
             Looked::Done(Err(failure)) => self.failed(failure),
         };
         reader.close().await;
         self.record(vec![ended], Durability::Buffered).await
+    }
+
+    fn fact_of_call(&self) -> Option<Fact> {
+        let Action::Tool(call) = &self.step.action else { return None };
+        self.fact(self.parts.catalog.find(&call.tool)?.erased())
     }
 
     async fn look(&self, reader: &crate::postgres::PgReader) -> Result<ToolOutput, Failure> {
@@ -119,7 +125,13 @@ impl Task {
             Ok((true, value, seen)) => {
                 let waited = humantime::format_duration(now.since(since)).to_string();
                 let output = json!({ "waited": waited, name: value });
-                Event::StepSucceeded { step: self.key.clone(), output, history: Vec::new(), seen }
+                Event::StepSucceeded {
+                    step: self.key.clone(),
+                    output,
+                    history: Vec::new(),
+                    seen,
+                    fact: None,
+                }
             }
             Ok((false, _, _)) if now >= deadline => self.failed(
                 Failure::permanent(
@@ -171,9 +183,13 @@ impl Task {
         });
         let next_at = now.plus(verify.every.0).min(deadline);
         Some(match judged {
-            Ok((true, output, seen)) => {
-                Event::StepSucceeded { step: self.key.clone(), output, history: Vec::new(), seen }
-            }
+            Ok((true, output, seen)) => Event::StepSucceeded {
+                step: self.key.clone(),
+                output,
+                history: Vec::new(),
+                seen,
+                fact: None,
+            },
             Ok((false, result, seen)) if now < deadline => {
                 Event::WaitPolled { step: self.key.clone(), result, seen, next_at }
             }

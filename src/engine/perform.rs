@@ -224,6 +224,7 @@ impl Executor {
                 output: Value::Array(outputs.collect()),
                 history: Vec::new(),
                 seen: Vec::new(),
+                fact: None,
             };
         }
         let first = items.iter().find_map(|&item| self.state.nodes[item].failure.clone());
@@ -295,6 +296,7 @@ impl Executor {
             output: Value::Object(outputs),
             history: Vec::new(),
             seen: Vec::new(),
+            fact: None,
         })
     }
 
@@ -357,7 +359,7 @@ impl Executor {
                     value: json!(rule),
                 }));
                 let (output, history) = (evaluated.value, Vec::new());
-                vec![started, Event::StepSucceeded { step, output, history, seen }]
+                vec![started, Event::StepSucceeded { step, output, history, seen, fact: None }]
             }
             Err(failure) => vec![started, self.failed(id, failure)],
         }
@@ -370,6 +372,7 @@ impl Executor {
             output: json!({ "preview": true, "skipped": true }),
             history: Vec::new(),
             seen: Vec::new(),
+            fact: None,
         }
     }
 
@@ -399,6 +402,7 @@ impl Executor {
             output: json!({ "waited": waited }),
             history: Vec::new(),
             seen: Vec::new(),
+            fact: None,
         }
     }
 

@@ -86,8 +86,9 @@ impl Task {
             return Err(unknown_tool(tool));
         };
         let mut set = {
-            let workspace = self.workspace();
-            found.propose(&self.context(reader, workspace.as_deref()), arguments).await?
+            let (workspace, earlier) = (self.workspace(), self.earlier(found).await?);
+            let cx = self.context(reader, workspace.as_deref(), &earlier);
+            found.propose(&cx, arguments).await?
         };
         let on_database =
             set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));

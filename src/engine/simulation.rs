@@ -198,6 +198,7 @@ fn succeeded(key: &str) -> Event {
         output: json!(key),
         history: Vec::new(),
         seen: Vec::new(),
+        fact: None,
     }
 }
 

@@ -7,19 +7,20 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::looking::journal_failure;
 use super::parts::{History, Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder};
 use super::retry::retry_at;
 use crate::config::Settings;
-use crate::journal::event::{Event, StepKey};
+use crate::journal::event::{Event, Fact, StepKey};
 use crate::journal::store::Durability;
 use crate::kernel::{BoxFuture, Failure, RunId, Target};
 use crate::lakebase::{ReadApi, Workspace};
 use crate::plan::{Plan, PlannedStep};
 use crate::postgres::{PgEndpoint, PgReader};
 use crate::sop::Scope;
-use crate::tools::tool::{HistoryRow, ToolOutput};
+use crate::tools::tool::{ErasedTool, HistoryRow, ToolOutput};
 use crate::tools::{AnyTool, Places, ReadContext, Rules};
 
 /// A step at work.
@@ -142,8 +143,25 @@ impl Task {
         let Some(AnyTool::Read(found)) = self.parts.catalog.find(tool) else {
             return Err(unknown_tool(tool));
         };
-        let workspace = self.workspace();
-        found.read(&self.context(reader, workspace.as_deref()), arguments).await
+        let (workspace, earlier) = (self.workspace(), self.earlier(found).await?);
+        found.read(&self.context(reader, workspace.as_deref(), &earlier), arguments).await
+    }
+
+    /// What the tool found here before, as much as it goes on from.
+    pub(super) async fn earlier<T: ErasedTool + ?Sized>(
+        &self,
+        tool: &T,
+    ) -> Result<Vec<Value>, Failure> {
+        let Some(fact) = self.fact(tool) else { return Ok(Vec::new()) };
+        let found = self.parts.journal.facts(&fact, tool.earlier()).await;
+        found.map_err(|error| journal_failure(&error))
+    }
+
+    /// The name under which later looks find what the tool finds now.
+    pub(super) fn fact<T: ErasedTool + ?Sized>(&self, tool: &T) -> Option<Fact> {
+        let name = tool.meta().name;
+        let fact = || Fact::of(name, &self.plan.body.connection, &self.target);
+        (tool.earlier() > 0).then(fact)
     }
 
     /// The rows with the target that they are of.
@@ -156,8 +174,10 @@ impl Task {
         &'a self,
         reader: &'a PgReader,
         workspace: Option<&'a dyn Workspace>,
+        earlier: &'a [Value],
     ) -> ReadContext<'a> {
         ReadContext {
+            earlier,
             rules: self,
             workspace: workspace.map(|workspace| -> &dyn ReadApi { workspace }),
             places: Some(self),

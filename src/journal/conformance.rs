@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::event::{Compensation, Decision, Event, Outcome, Principal};
+use super::event::{Compensation, Decision, Event, Fact, Outcome, Principal};
 use super::store::{
     Append, Durability, Entry, EntryFilter, Expect, Journal, JournalError, RunFilter, Stream,
 };
@@ -73,7 +73,7 @@ struct Bench {
 /// Runs every check, each on a journal of its own that reads the given clock.
 pub async fn run_all(make: impl Fn(Arc<dyn Clock>) -> Arc<dyn Journal>) -> Result<(), Violation> {
     type Check = fn(Bench) -> BoxFuture<'static, Checked>;
-    let checks: [(&'static str, Check); 18] = [
+    let checks: [(&'static str, Check); 19] = [
         ("positions and sequence numbers have no gaps", |b| Box::pin(numbering(b))),
         ("a batch across streams is all or nothing", |b| Box::pin(atomic_batches(b))),
         ("a wrong expectation is a conflict", |b| Box::pin(conflicts(b))),
@@ -89,6 +89,7 @@ pub async fn run_all(make: impl Fn(Arc<dyn Clock>) -> Arc<dyn Journal>) -> Resul
         ("runs are found by a unique prefix", |b| Box::pin(prefixes(b))),
         ("runs are listed and filtered", |b| Box::pin(listing(b))),
         ("locks are first in, first out", |b| Box::pin(locks(b))),
+        ("outputs are found by tool and place", |b| Box::pin(facts(b))),
         ("plans are kept", |b| Box::pin(plans(b))),
         ("entries are filtered", |b| Box::pin(filters(b))),
         ("the chain verifies, against a head too", |b| Box::pin(heads(b))),
@@ -413,6 +414,31 @@ async fn locks(bench: Bench) -> Checked {
     bench.sync(vec![to(&a, Expect::Claim(2), vec![finished()])]).await?;
     same(&bench.journal.lock_holder("db").await?, &None)?;
     same(&bench.journal.lock_holder("other").await?, &None)
+}
+
+async fn facts(bench: Bench) -> Checked {
+    let found = |tool: &str, branch: &str, number: u32| Event::StepSucceeded {
+        step: "look".into(),
+        output: json!({ "number": number }),
+        history: Vec::new(),
+        seen: Vec::new(),
+        fact: Some(on(tool, branch)),
+    };
+    let stream = bench.begin("aa").await?;
+    let claim = Expect::Claim(2);
+    let events = vec![found("a", "x", 1), found("a", "y", 2), found("b", "x", 3), attempt("s")];
+    bench.sync(vec![to(&stream, claim, events)]).await?;
+    bench.sync(vec![to(&stream, claim, vec![found("a", "x", 4), found("a", "x", 5)])]).await?;
+    let (place, all) = (on("a", "x"), [5, 4, 1].map(|number| json!({ "number": number })));
+    same(&bench.journal.facts(&place, 9).await?.as_slice(), &all.as_slice())?;
+    same(&bench.journal.facts(&place, 2).await?.as_slice(), &all[..2].as_ref())?;
+    same(&bench.journal.facts(&on("b", "y"), 9).await?, &Vec::new())?;
+    same(&bench.journal.verify().await?.broken, &None)
+}
+
+fn on(tool: &str, branch: &str) -> Fact {
+    let target = Target { branch: Some(branch.into()), ..Target::default() };
+    Fact::of(tool, "local", &target)
 }
 
 async fn plans(bench: Bench) -> Checked {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Event, Outcome};
+use super::event::{Event, Fact, Outcome};
 use super::store::{Entry, RunFilter, RunSummary};
 use crate::kernel::{RunId, Timestamp};
 
@@ -22,6 +22,8 @@ pub(super) enum Touch {
     Released { lock: String },
     /// The run left all queues.
     ReleasedAll,
+    /// The event holds an output that later looks of the same tool go on from.
+    Fact(Fact),
 }
 
 /// What an event of a run does.
@@ -51,6 +53,7 @@ pub(super) fn touches(run: &str, at: Timestamp, event: &Event) -> Vec<Touch> {
         }
         Event::LockQueued { lock, .. } => vec![Touch::Queued { lock: lock.clone() }],
         Event::LockReleased { lock, .. } => vec![Touch::Released { lock: lock.clone() }],
+        Event::StepSucceeded { fact: Some(fact), .. } => vec![Touch::Fact(fact.clone())],
         _ => Vec::new(),
     }
 }
@@ -62,6 +65,8 @@ pub(super) struct Tables {
     pub(super) runs: BTreeMap<RunId, (u64, RunSummary)>,
     /// The queues of the locks: position of the queueing, run. None is empty.
     pub(super) locks: BTreeMap<String, Vec<(u64, RunId)>>,
+    /// The positions of the outputs that a tool goes on from.
+    pub(super) facts: BTreeMap<Fact, Vec<u64>>,
 }
 
 impl Tables {
@@ -105,6 +110,7 @@ impl Tables {
                 }
                 self.locks.retain(|_, queue| !queue.is_empty());
             }
+            Touch::Fact(fact) => self.facts.entry(fact).or_default().push(entry.position),
         }
     }
 
@@ -144,8 +150,16 @@ impl Tables {
         }
         let locks = self.locks.keys().chain(stored.locks.keys());
         let lock = locks.into_iter().find(|lock| self.locks.get(*lock) != stored.locks.get(*lock));
-        lock.map(|lock| {
-            format!("the table `lock_queue` says something else of `{lock}` than the events")
+        if let Some(lock) = lock {
+            return Some(format!(
+                "the table `lock_queue` says something else of `{lock}` than the events"
+            ));
+        }
+        let facts = self.facts.keys().chain(stored.facts.keys());
+        let fact = facts.into_iter().find(|fact| self.facts.get(*fact) != stored.facts.get(*fact));
+        fact.map(|fact| {
+            let Fact { tool, place } = fact;
+            format!("the table `fact` says something else of `{tool}` on {place} than the events")
         })
     }
 }

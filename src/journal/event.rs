@@ -24,6 +24,22 @@ pub struct Principal {
     pub from: String,
 }
 
+/// The name of an output that later looks go on from: the tool, and where it looked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fact {
+    /// The tool.
+    pub tool: String,
+    /// The connection and the target.
+    pub place: String,
+}
+
+impl Fact {
+    /// What a tool found on a target.
+    pub fn of(tool: &str, connection: &str, target: &Target) -> Self {
+        Self { tool: tool.to_owned(), place: format!("{connection} {target}") }
+    }
+}
+
 /// The key of a step in a run: `heal`, `heal[public.orders]`, `child_flow/heal`.
 pub type StepKey = String;
 
@@ -340,6 +356,9 @@ pub enum Event {
         /// The values that a script saw, and what it printed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         seen: Vec<Seen>,
+        /// Under which name later looks of the same tool find the output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fact: Option<Fact>,
     },
     /// A wait or a verification began.
     WaitStarted {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::Value;
+
+use super::event::Fact;
 use super::store::{
     Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
     Stream, Verification,
@@ -96,6 +99,14 @@ impl Journal for FaultyJournal {
 
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
         self.inner.lock_holder(lock)
+    }
+
+    fn facts<'a>(
+        &'a self,
+        fact: &'a Fact,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
+        self.inner.facts(fact, limit)
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {

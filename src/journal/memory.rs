@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
+
 use super::admission::{JournalEnd, Known, PreparedAppend, StreamEnd, admit, prepare};
 use super::chain::{Hash, Stored, Walk, genesis};
 use super::derived::Tables;
+use super::event::Fact;
 use super::owed::Owed;
 use super::store::{
     Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
-    Stream, Verification,
+    Stream, Verification, outputs,
 };
 use crate::kernel::digest::hex;
 use crate::kernel::{BoxFuture, Clock, Digest, IdSource, RandomIds, Redactor, RunId, Timestamp};
@@ -228,6 +231,19 @@ impl Journal for MemoryJournal {
         let holder = state.tables.locks.get(lock).and_then(|queue| queue.first());
         let holder = holder.map(|(_, run)| run.clone());
         Box::pin(async { Ok(holder) })
+    }
+
+    fn facts<'a>(
+        &'a self,
+        fact: &'a Fact,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
+        let state = self.state();
+        let positions = state.tables.facts.get(fact).into_iter().flatten().rev();
+        let index = |position: &u64| usize::try_from(position.checked_sub(1)?).ok();
+        let found = positions.take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let found = found.filter_map(|at| state.entries.get(index(at)?).cloned()).collect();
+        Box::pin(async { Ok(outputs(found)) })
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {

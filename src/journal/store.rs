@@ -1,8 +1,9 @@
 //! The journal as the engine sees it: an append-only list of events, per stream and in all.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::event::{Event, Outcome};
+use super::event::{Event, Fact, Outcome};
 use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::PlanError;
@@ -263,6 +264,13 @@ pub trait Journal: Send + Sync {
     /// The run at the front of a lock's queue.
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>>;
 
+    /// The newest outputs of this name, newest first; buffered ones excluded.
+    fn facts<'a>(
+        &'a self,
+        fact: &'a Fact,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>>;
+
     /// Keeps a plan's bytes. Durable when it returns.
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>>;
 
@@ -280,6 +288,15 @@ pub trait Journal: Send + Sync {
 
     /// Commits made so far by this handle: what benchmarks divide by.
     fn commits(&self) -> u64;
+}
+
+/// The outputs that these entries hold.
+pub(super) fn outputs(entries: Vec<Entry>) -> Vec<Value> {
+    let output = |entry: Entry| match entry.event {
+        Event::StepSucceeded { output, .. } => Some(output),
+        _ => None,
+    };
+    entries.into_iter().filter_map(output).collect()
 }
 
 impl JournalError {

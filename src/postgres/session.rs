@@ -45,6 +45,12 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
+    /// Cluster and database in one word; copies of a cluster share it.
+    pub fn identity(&self) -> String {
+        let cluster = self.system_identifier.as_deref().unwrap_or("-");
+        format!("{cluster} {}", self.database_oid)
+    }
+
     /// Where `self` is not the place that `other` was: what differs, for a person.
     pub fn difference(&self, other: &Self) -> Option<String> {
         if self.database != other.database {

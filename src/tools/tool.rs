@@ -136,6 +136,8 @@ pub trait ReadTool: Send + Sync + 'static {
     type Params: DeserializeOwned + JsonSchema + Send + 'static;
     /// What it found.
     type Output: Serialize + JsonSchema + Send + 'static;
+    /// How many of its earlier outputs on the same target it goes on from.
+    const EARLIER: u32 = 0;
 
     /// Looks.
     fn read(
@@ -158,6 +160,8 @@ pub trait WriteTool: Send + Sync + 'static {
     type Params: DeserializeOwned + JsonSchema + Send + 'static;
     /// What it did.
     type Output: Serialize + JsonSchema + Send + 'static;
+    /// How many of its earlier outputs on the same target it goes on from.
+    const EARLIER: u32 = 0;
 
     /// Looks, and says what it would do. Preview, approval and the appliers work from exactly this.
     fn propose(
@@ -195,6 +199,8 @@ pub trait ErasedTool: Send + Sync {
     fn output_schema(&self) -> schemars::Schema;
     /// Whether these arguments, all expressions resolved, would be taken.
     fn check_params(&self, raw: &Value) -> Result<(), Failure>;
+    /// How many of its earlier outputs on the same target it goes on from.
+    fn earlier(&self) -> u32;
 }
 
 /// A read tool with JSON in and out.
@@ -282,6 +288,9 @@ impl<T: ReadTool> ErasedTool for Read<T> {
     fn check_params(&self, raw: &Value) -> Result<(), Failure> {
         arguments::<T::Params>(T::META.name, raw.clone()).map(drop)
     }
+    fn earlier(&self) -> u32 {
+        T::EARLIER
+    }
 }
 
 impl<T: ReadTool> ErasedRead for Read<T> {
@@ -313,6 +322,9 @@ impl<T: WriteTool> ErasedTool for Write<T> {
 
     fn check_params(&self, raw: &Value) -> Result<(), Failure> {
         arguments::<T::Params>(T::META.name, raw.clone()).map(drop)
+    }
+    fn earlier(&self) -> u32 {
+        T::EARLIER
     }
 }
 

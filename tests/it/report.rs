@@ -111,7 +111,7 @@ fn request() -> ApprovalRequest {
 }
 
 fn succeeded(step: &str, output: Value) -> Event {
-    Event::StepSucceeded { step: step.into(), output, history: vec![], seen: vec![] }
+    Event::StepSucceeded { step: step.into(), output, history: vec![], seen: vec![], fact: None }
 }
 
 fn attempt(step: &str, attempt: u32) -> Event {

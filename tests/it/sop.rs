@@ -3,7 +3,7 @@
 use lakeops::sop::{Sandbox, check, run_cases};
 
 /// Every script of `sops/` with its cases.
-const SHIPPED: [(&str, &str, &str); 5] = [
+const SHIPPED: [(&str, &str, &str); 7] = [
     (
         "branch_policy",
         include_str!("../../sops/branch_policy.rhai"),
@@ -24,6 +24,16 @@ const SHIPPED: [(&str, &str, &str); 5] = [
         "health",
         include_str!("../../sops/health.rhai"),
         include_str!("../../sops/health.cases.yaml"),
+    ),
+    (
+        "vacuum_window",
+        include_str!("../../sops/vacuum_window.rhai"),
+        include_str!("../../sops/vacuum_window.cases.yaml"),
+    ),
+    (
+        "wraparound",
+        include_str!("../../sops/wraparound.rhai"),
+        include_str!("../../sops/wraparound.cases.yaml"),
     ),
 ];
 

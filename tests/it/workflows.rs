@@ -20,6 +20,7 @@ use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::report::RunView;
 use lakeops::tools::Catalog;
 use lakeops::workflow::{Library, Resolver, Sources as _};
+use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness;
@@ -185,4 +186,42 @@ async fn a_health_check_alerts_when_it_is_critical() {
     // More than half of some tables is dead.
     assert_eq!(view.outputs["severity"], "critical", "{}", view.outputs);
     assert_eq!(view.step("alert").unwrap().output["sent"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_transactions_are_frozen_once_their_holder_is_gone() {
+    let place = harness::Place::new();
+    let installation = harness::postgres().await.installation();
+    // What is a matter of 50 million transactions elsewhere is one of none here.
+    let options = place.options("guard").with_setting("autovacuum", "off");
+    let options = options.with_setting("vacuum_freeze_min_age", "0");
+    let options = options.with_setting("vacuum_freeze_table_age", "0");
+    let server = place.local.start(installation, &options, &Quiet).await.unwrap();
+    let endpoint = server.endpoint();
+    let setup = [
+        "create table public.old as select 1 as n",
+        "grant select on old to public",
+        "create role clerk login",
+    ];
+    harness::execute(&endpoint, &setup).await;
+    let as_clerk = endpoint.options().clone().username("clerk");
+    let mut holder = sqlx::PgConnection::connect_with(&as_clerk).await.unwrap();
+    for statement in ["begin isolation level repeatable read", "table public.old"] {
+        sqlx::raw_sql(statement).execute(&mut holder).await.unwrap();
+    }
+    let age = "do $$ begin for i in 1..110000 loop \
+               perform pg_catalog.pg_current_xact_id(); commit; end loop; end $$";
+    harness::execute(&endpoint, &[age]).await;
+    let bench = Bench::on(endpoint.clone());
+    let params = [("vacuum_from", "100000"), ("most_tables", "200"), ("patience", "10ms")];
+    let (run, outcome) = bench.run("wraparound_guard", &params).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.step("unblock").unwrap().output["ended"], 1);
+    assert!(view.outputs["vacuumed"].to_string().contains("public.old"), "{}", view.outputs);
+    let oldest = "select max(age(relfrozenxid)) < 100000 from pg_class where relkind = 'r'";
+    assert!(harness::value::<bool>(&endpoint, oldest).await);
+    let (run, outcome) = bench.run("wraparound_guard", &params).await;
+    assert_eq!(outcome, Outcome::Succeeded);
+    assert_eq!(bench.view(&run).await.step("vacuum").unwrap().state, "skipped");
 }

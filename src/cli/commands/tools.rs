@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::follow::Shows;
 use crate::cli::library::{self, Wanted};
 use crate::cli::session::Session;
+use crate::journal::event::Fact;
 use crate::kernel::Target;
 use crate::plan::Plan;
 use crate::postgres::PgReader;
@@ -213,7 +214,15 @@ pub(super) async fn look_from(
         Some(_) => Some(session.history()?),
         None => None,
     };
+    let earlier = match session.existing_journal()? {
+        Some(journal) if tool.erased().earlier() > 0 => {
+            let place = Fact::of(tool.meta().name, session.config.selected_connection(), target);
+            journal.facts(&place, tool.erased().earlier()).await?
+        }
+        _ => Vec::new(),
+    };
     let cx = ReadContext {
+        earlier: &earlier,
         rules: &rules,
         history: history.as_deref().map(|history| history as &dyn ReadHistory),
         ..ReadContext::new(&pg, clock, &settings, target)

@@ -8,6 +8,7 @@ use super::schema;
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, Walk};
 use crate::journal::derived::Tables;
+use crate::journal::event::Fact;
 use crate::journal::store::{Break, Head, JournalError, Verification};
 use crate::kernel::RunId;
 
@@ -90,6 +91,14 @@ fn derived(conn: &Connection) -> rusqlite::Result<Tables> {
     for row in rows {
         let (position, lock, run) = row?;
         tables.locks.entry(lock).or_default().push((position, run));
+    }
+    let mut facts = conn.prepare("select position, tool, place from fact order by position")?;
+    let rows = facts.query_map((), |row| {
+        Ok((unsigned(row, 0)?, Fact { tool: row.get(1)?, place: row.get(2)? }))
+    })?;
+    for row in rows {
+        let (position, fact) = row?;
+        tables.facts.entry(fact).or_default().push(position);
     }
     Ok(tables)
 }

@@ -190,6 +190,10 @@ impl Ledger {
             Touch::ReleasedAll => {
                 self.execute("delete from lock_queue where run_id = ?1", params![run])
             }
+            Touch::Fact(fact) => self.execute(
+                "insert into fact (position, tool, place) values (?1, ?2, ?3)",
+                params![integer(position), fact.tool, fact.place],
+            ),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::check;
@@ -17,10 +18,11 @@ use super::writer::{Gauges, Request, Writer};
 use crate::journal::admission::prepare;
 use crate::journal::blob::Blobs;
 use crate::journal::chain::genesis;
+use crate::journal::event::Fact;
 use crate::journal::lock::StateLock;
 use crate::journal::store::{
     Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
-    Stream, Verification,
+    Stream, Verification, outputs,
 };
 use crate::kernel::digest::hex;
 use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId};
@@ -187,6 +189,14 @@ impl Journal for SqliteJournal {
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
         let lock = lock.to_owned();
         Box::pin(async move { self.reader.lock_holder(&lock) })
+    }
+
+    fn facts<'a>(
+        &'a self,
+        fact: &'a Fact,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
+        Box::pin(async move { Ok(outputs(self.reader.facts(fact, limit)?)) })
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {

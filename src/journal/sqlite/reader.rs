@@ -10,6 +10,7 @@ use super::rows::{COLUMNS, RUN_COLUMNS, damaged_event, integer, stored, summary}
 use super::schema;
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, digest};
+use crate::journal::event::Fact;
 use crate::journal::store::{Entry, EntryFilter, JournalError, RunFilter, RunSummary};
 use crate::kernel::digest::hex;
 use crate::kernel::{Digest, RunId, Timestamp};
@@ -160,6 +161,13 @@ impl Reader {
             let holder = prepare(conn, sql)?.query_row([lock], |row| row.get::<_, String>(0));
             holder.optional().map(|run| run.map(RunId::new)).map_err(JournalError::from)
         })
+    }
+
+    /// The newest events that hold what a tool found, newest first.
+    pub(super) fn facts(&self, fact: &Fact, limit: u32) -> Result<Vec<Entry>, JournalError> {
+        let rest = "position in (select position from fact where tool = ?1 and place = ?2 \
+             order by position desc limit ?3) order by position desc";
+        self.with(|conn| self.select(conn, rest, params![fact.tool, fact.place, limit]))
     }
 
     /// A plan, checked against its id and the digest of its bytes.

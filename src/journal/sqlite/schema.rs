@@ -12,7 +12,8 @@ use crate::kernel::{IdSource, RandomIds, SqlFile};
 use crate::sql_file;
 
 /// The migrations, in order; the version is their number. Append-only.
-pub(super) const MIGRATIONS: &[SqlFile] = &[sql_file!("journal/0001_init")];
+pub(super) const MIGRATIONS: &[SqlFile] =
+    &[sql_file!("journal/0001_init"), sql_file!("journal/0002_fact")];
 
 /// How long a statement waits for another process to finish its commit.
 const BUSY: Duration = Duration::from_secs(30);
@@ -159,16 +160,18 @@ fn number(len: usize) -> u32 {
 mod tests {
     use super::*;
 
-    const SECOND: SqlFile =
-        SqlFile { name: "test/0002", text: "create table extra (x integer) strict;" };
+    const NEXT: SqlFile =
+        SqlFile { name: "test/next", text: "create table extra (x integer) strict;" };
+    const FIRST: &[SqlFile] = &[MIGRATIONS[0]];
+    const TWO: &[SqlFile] = &[MIGRATIONS[0], NEXT];
 
     #[test]
     fn migrates_and_keeps_a_copy() {
         let dir = tempfile::tempdir().unwrap();
-        let (lock, conn) = open(dir.path(), MIGRATIONS).unwrap();
+        let (lock, conn) = open(dir.path(), FIRST).unwrap();
         let id = identity(&conn).unwrap();
         drop((lock, conn));
-        let (_lock, conn) = open(dir.path(), &[MIGRATIONS[0], SECOND]).unwrap();
+        let (_lock, conn) = open(dir.path(), TWO).unwrap();
         assert_eq!(version(&conn).unwrap(), 2);
         assert_eq!(identity(&conn).unwrap(), id);
         let copy = Connection::open(dir.path().join("journal.v1.db")).unwrap();
@@ -178,16 +181,16 @@ mod tests {
     #[test]
     fn a_newer_journal_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        drop(open(dir.path(), &[MIGRATIONS[0], SECOND]).unwrap());
-        let error = open(dir.path(), MIGRATIONS).unwrap_err();
+        drop(open(dir.path(), TWO).unwrap());
+        let error = open(dir.path(), FIRST).unwrap_err();
         assert_eq!(error, JournalError::Newer { found: 2, known: 1 });
     }
 
     #[test]
     fn a_migration_is_refused_while_the_journal_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
-        let _used = open(dir.path(), MIGRATIONS).unwrap();
-        let error = open(dir.path(), &[MIGRATIONS[0], SECOND]).unwrap_err();
+        let _used = open(dir.path(), FIRST).unwrap();
+        let error = open(dir.path(), TWO).unwrap_err();
         assert!(matches!(error, JournalError::InUse { found: 1, known: 2, .. }), "{error}");
     }
 
@@ -196,7 +199,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), MIGRATIONS).unwrap());
         let broken = SqlFile { name: "x", text: "create table half (x integer); nonsense;" };
-        open(dir.path(), &[MIGRATIONS[0], broken]).unwrap_err();
+        let migrations = [MIGRATIONS, &[broken]].concat();
+        open(dir.path(), &migrations).unwrap_err();
         let (_lock, conn) = open(dir.path(), MIGRATIONS).unwrap();
         assert_eq!(objects(&conn).unwrap(), expected_objects().unwrap());
     }

@@ -30,6 +30,9 @@ pub struct Counters {
 pub struct Observation {
     /// When.
     pub at: String,
+    /// Which cluster and database; absent in outputs of earlier versions.
+    #[serde(default)]
+    pub server: Option<String>,
     /// When the counters were last set to zero on purpose.
     pub reset_at: Option<String>,
     /// Transactions that the counters have counted.
@@ -88,13 +91,15 @@ pub fn identity(index: &IndexRow) -> String {
 
 /// What this look saw, continued from the one before.
 pub fn observe(
-    now: Timestamp,
+    (now, server): (Timestamp, &str),
     counters: &Counters,
     indexes: &[(&IndexRow, Use)],
     before: Option<&Observation>,
 ) -> Observation {
     let reset_at = counters.reset_at.map(|at| at.to_string());
-    let before = before.filter(|before| parsed(&before.at).is_some_and(|at| at <= now));
+    let before = before
+        .filter(|before| parsed(&before.at).is_some_and(|at| at <= now))
+        .filter(|before| before.server.as_deref() == Some(server));
     let kept = before.is_some_and(|before| {
         before.reset_at == reset_at && before.transactions <= counters.transactions
     });
@@ -120,6 +125,7 @@ pub fn observe(
     };
     Observation {
         at: now.to_string(),
+        server: Some(server.to_owned()),
         reset_at,
         transactions: counters.transactions,
         indexes: indexes.iter().map(quiet).collect(),
@@ -155,6 +161,8 @@ mod tests {
     use super::super::index::tests::index;
     use super::*;
 
+    const SERVER: &str = "7000 16384";
+
     const DAY: Duration = Duration::from_hours(24);
 
     fn day(number: u32) -> Timestamp {
@@ -168,7 +176,7 @@ mod tests {
     fn look(at: u32, counters: &Counters, scans: i64, before: Option<&Observation>) -> Observation {
         let index = index(&json!({}));
         let usage = Use { scans, ..Use::default() };
-        observe(day(at), counters, &[(&index, usage)], before)
+        observe((day(at), SERVER), counters, &[(&index, usage)], before)
     }
 
     fn since(seen: &Observation) -> Timestamp {
@@ -197,10 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn another_server_begins_a_window_of_its_own() {
+        let index = index(&json!({}));
+        let first = look(0, &counters(10, None), 0, None);
+        let all = [(&index, Use::default())];
+        let elsewhere = observe((day(9), "other"), &counters(20, None), &all, Some(&first));
+        assert_eq!(since(&elsewhere), day(9));
+    }
+
+    #[test]
     fn the_server_may_know_the_last_use() {
         let index = index(&json!({}));
         let usage = Use { scans: 7, seconds_ago: Some(86_400.0 * 3.0), bytes: 0 };
-        let seen = observe(day(9), &counters(1, None), &[(&index, usage)], None);
+        let seen = observe((day(9), SERVER), &counters(1, None), &[(&index, usage)], None);
         assert_eq!(since(&seen), day(6));
     }
 

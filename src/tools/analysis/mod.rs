@@ -1,5 +1,6 @@
 //! Pure logic that several tools share. Nothing here talks to a server.
 
+pub mod autovacuum;
 pub mod bloat;
 mod destruction;
 pub mod duplicate_indexes;
@@ -17,3 +18,4 @@ pub mod recommendation;
 pub mod statement;
 pub mod text;
 pub mod vacuum;
+pub mod wraparound;

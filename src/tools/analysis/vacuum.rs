@@ -254,6 +254,11 @@ fn count(rows: i64) -> f64 {
     rows as f64
 }
 
+/// The storage parameter of a table, when it is a number.
+pub fn option(table: &TableRow, name: &str) -> Option<f64> {
+    Options::of(table).number(name)
+}
+
 /// Storage parameters by name.
 struct Options<'a>(BTreeMap<&'a str, &'a str>);
 

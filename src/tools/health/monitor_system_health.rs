@@ -180,6 +180,8 @@ impl ReadTool for MonitorSystemHealth {
     };
     type Params = Params;
     type Output = Output;
+    // An hour of a run each five minutes.
+    const EARLIER: u32 = 12;
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let least = [Bind::Int(params.min_dead_rows.into())];

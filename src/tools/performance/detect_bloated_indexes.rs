@@ -135,6 +135,7 @@ impl ReadTool for DetectBloatedIndexes {
     };
     type Params = Params;
     type Output = Output;
+    const EARLIER: u32 = 1;
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let indexes = look(cx).await?;

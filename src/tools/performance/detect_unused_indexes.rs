@@ -128,6 +128,7 @@ impl ReadTool for DetectUnusedIndexes {
     };
     type Params = Params;
     type Output = Output;
+    const EARLIER: u32 = 1;
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let seen = Seen {
@@ -135,6 +136,7 @@ impl ReadTool for DetectUnusedIndexes {
             keys: cx.pg.rows(&FOREIGN_KEYS, &[]).await?,
             counters: cx.pg.row(&COUNTERS, &[]).await?,
             now: cx.clock.now(),
+            server: cx.pg.server().await?.identity(),
         };
         Ok(judge(&seen, cx.earlier, &params))
     }
@@ -150,6 +152,7 @@ struct Seen {
     keys: Vec<ForeignKey>,
     counters: Counters,
     now: Timestamp,
+    server: String,
 }
 
 fn judge(seen: &Seen, earlier: &[Value], params: &Params) -> Output {
@@ -161,7 +164,8 @@ fn judge(seen: &Seen, earlier: &[Value], params: &Params) -> Output {
         .map(|index| (index, total_use(index, &seen.indexes)))
         .collect();
     let before = earlier.first().and_then(observation);
-    let observation = observe(seen.now, &seen.counters, &candidates, before.as_ref());
+    let observation =
+        observe((seen.now, &seen.server), &seen.counters, &candidates, before.as_ref());
     let jury = Jury::new(seen, &observation, params);
     let mut findings: Vec<(Finding, &IndexRow)> = candidates
         .iter()

@@ -1,7 +1,7 @@
 //! A server of its own, and tools at work on it at any time.
 
 use lakeops::config::Settings;
-use lakeops::kernel::{BoxFuture, Clock, Target, Timestamp};
+use lakeops::kernel::{BoxFuture, ChangeSet, Clock, Target, Timestamp};
 use lakeops::postgres::{Cluster, PgEndpoint, PgReader, Quiet};
 use lakeops::tools::tool::ToolOutput;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
@@ -95,6 +95,19 @@ impl Bench {
         let output = found.read(&context, arguments).await;
         reader.close().await;
         output.unwrap_or_else(|failure| panic!("{tool}: {failure:?}"))
+    }
+
+    /// What a write tool would do.
+    pub(super) async fn propose(&self, tool: &str, arguments: Value) -> ChangeSet {
+        let reader = PgReader::new(self.endpoint.clone(), &self.settings.limits, "lakeops:test");
+        let AnyTool::Write(found) = Catalog::builtin().find(tool).unwrap() else {
+            panic!("{tool}")
+        };
+        let (clock, nowhere) = (At(now()), Target::default());
+        let context = ReadContext::new(&reader, &clock, &self.settings, &nowhere);
+        let set = found.propose(&context, arguments).await;
+        reader.close().await;
+        set.unwrap_or_else(|failure| panic!("{tool}: {failure:?}"))
     }
 
     /// Waits until a query says true.

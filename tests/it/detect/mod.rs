@@ -2,3 +2,5 @@
 
 mod bench;
 mod indexes;
+mod tuning;
+mod wraparound;

@@ -10,7 +10,7 @@ use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::parts::{Notifier, Observer, Parts, Unobserved};
 use lakeops::engine::state::RunState;
 use lakeops::engine::{Alone, Engine, StartOptions};
-use lakeops::journal::event::{Compensation, Decision};
+use lakeops::journal::event::{Compensation, Decision, Fact};
 use lakeops::journal::store::{
     Append, Durability, Entry, EntryFilter, Head, JournalError, RunFilter, RunSummary, Stream,
     Verification,
@@ -360,6 +360,14 @@ impl Journal for Meddled {
 
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
         self.inner.lock_holder(lock)
+    }
+
+    fn facts<'a>(
+        &'a self,
+        fact: &'a Fact,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
+        self.inner.facts(fact, limit)
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {

@@ -308,3 +308,28 @@ async fn a_fork_takes_over_what_does_not_follow_from_its_step() {
     assert_eq!(value::<String>(&endpoint(&kit), rows).await, "1,2,2,3,3");
     assert!(kit.engine().fork(&run, "fourth", options).await.is_err());
 }
+
+#[tokio::test]
+async fn a_tool_goes_on_from_what_it_found_before() {
+    let (kit, clock) = Kit::with_clock(postgres().await.fresh_database("facts").await);
+    let setup = [
+        "create table public.t (n bigint)",
+        "insert into public.t select generate_series(1, 1000)",
+        "create index t_n on public.t (n)",
+    ];
+    execute(&endpoint(&kit), &setup).await;
+    let look = || tool("detect_unused_indexes", json!({ "min_size": "8KiB" }));
+    let plan = plan(vec![step("look", &[], look())]);
+    let (first, _) = kit.run(&plan).await;
+    assert_eq!(kit.output(&first, "look").await["unused"], 0, "one look says nothing");
+    clock.turn(std::time::Duration::from_hours(24 * 8));
+    let (second, _) = kit.run(&plan).await;
+    let found = kit.output(&second, "look").await;
+    assert_eq!((&found["unused"], &found["findings"][0]["quiet_days"]), (&json!(1), &json!(8.0)));
+    // The same server under another name is another place: nobody knows whether it is the same.
+    let elsewhere = plan_with(vec![step("look", &[], look())], &[], |body| {
+        body.target.branch = Some("other".to_owned());
+    });
+    let (third, _) = kit.run(&elsewhere).await;
+    assert_eq!(kit.output(&third, "look").await["unused"], 0);
+}

@@ -140,7 +140,10 @@ pub(super) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
     let step = "look".to_owned();
     let started = Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: Value::Null };
     let output = json!({});
-    vec![started, Event::StepSucceeded { step, output, history: rows, seen: Vec::new() }]
+    vec![
+        started,
+        Event::StepSucceeded { step, output, history: rows, seen: Vec::new(), fact: None },
+    ]
 }
 
 pub(super) fn ended() -> Event {
