@@ -8,10 +8,12 @@ use super::bench::BenchError;
 use super::demo::DemoError;
 use super::exit::Exit;
 use crate::config::ConfigError;
+use crate::config::lakebase::EmulatorError;
 use crate::engine::EngineError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::kernel::{Failure, RetryClass};
+use crate::lakebase::LoginError;
 use crate::plan::file::PlanFileError;
 use crate::postgres::{EndpointError, PgError, PostgresError};
 use crate::report::style::{Style, Tone};
@@ -48,6 +50,12 @@ pub enum CliError {
     /// A database cannot be reached as it is described.
     #[error("the database cannot be reached")]
     Endpoint(#[from] EndpointError),
+    /// The workspace cannot be logged in to.
+    #[error("the workspace cannot be used")]
+    Login(#[from] LoginError),
+    /// The Lakebase on this machine does not run.
+    #[error("the emulator cannot be used")]
+    Emulator(#[from] EmulatorError),
     /// A query failed.
     #[error("the database refused")]
     Query(#[from] PgError),
@@ -115,6 +123,8 @@ impl CliError {
                 Exit::Invalid
             }
             Self::Config(ConfigError::Connection { .. })
+            | Self::Login(_)
+            | Self::Emulator(_)
             | Self::Local(_)
             | Self::File { .. }
             | Self::PlanFile(PlanFileError::Write { .. } | PlanFileError::Read { .. })
@@ -146,6 +156,8 @@ impl CliError {
             Self::Tool(failure) => failure.help.clone(),
             Self::History(error) => error.help().map(str::to_owned),
             Self::NotYet { help, .. } => Some((*help).to_owned()),
+            Self::Login(error) => Some(error.help()),
+            Self::Emulator(_) => Some("`lakeops emulator start` starts it".to_owned()),
             Self::Journal(error) | Self::Engine(EngineError::Journal(error)) => {
                 journal_help(error).map(str::to_owned)
             }

@@ -7,12 +7,14 @@ pub mod args;
 pub mod bench;
 mod commands;
 pub mod demo;
+pub mod doctor;
 pub mod error;
 pub mod exit;
 pub mod follow;
 pub mod library;
 pub mod logging;
 pub mod output;
+pub mod places;
 pub mod progress;
 pub mod session;
 

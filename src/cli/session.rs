@@ -10,8 +10,8 @@ use super::args::Global;
 use super::error::CliError;
 use super::logging::{self, LogFormat};
 use super::output::{Format, Output};
+use super::places::{Known, lakebase, workspace_of};
 use super::progress::Bar;
-use crate::config::connection::Connection;
 use crate::config::{Config, Environment, Flags, Secrets, Settings};
 use crate::engine::apply::{Appliers, NotificationApplier, SecretSource};
 use crate::engine::kill::ArmedKill;
@@ -22,8 +22,8 @@ use crate::journal::store::{RunSummary, Stream};
 use crate::journal::{Entry, Journal, JournalError, MemoryJournal, Principal, SqliteJournal};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::{
-    BoxFuture, Clock, Failure, IdSource, KillPoints, RandomIds, Redactor, RunId, Secret, Severity,
-    SqlFile, SystemClock, Target,
+    Clock, IdSource, KillPoints, RandomIds, Redactor, RunId, Secret, Severity, SqlFile,
+    SystemClock, Target,
 };
 use crate::plan::Plan;
 use crate::postgres::{Cluster, ClusterOptions, LocalPostgres, PgEndpoint, ServerOptions};
@@ -224,25 +224,22 @@ impl<'a> Session<'a> {
         LocalPostgres::new(options, clock, ids)
     }
 
-    /// Where the database of a connection is. The local one is started when it does not run.
-    pub async fn endpoint(&self, name: &str) -> Result<PgEndpoint, CliError> {
-        match self.config.connection(name)? {
-            Connection::Local => self.start_local().await,
-            Connection::Postgres { .. } => {
-                let url = self.config.url(name, self.shell.out.redactor())?;
-                let url = url.ok_or_else(|| CliError::usage("the connection has no URL"))?;
-                Ok(PgEndpoint::from_url(&url)?)
-            }
-            Connection::Lakebase { .. } => Err(CliError::NotYet {
-                what: "the connection kind `lakebase`",
-                help: "use a connection of the kind `postgres` with the URL of the branch",
-            }),
+    /// Where the databases of a connection are. The local server is started when it does not run; a
+    /// workspace is asked when something asks for a database.
+    pub async fn place(&self, name: &str) -> Result<Arc<dyn Endpoints>, CliError> {
+        let connection = self.config.connection(name)?;
+        if let Some(workspace) = workspace_of(connection)? {
+            return Ok(Arc::new(lakebase(self, &workspace)?));
         }
+        Ok(Arc::new(self.server(name).await?))
     }
 
-    /// The database that is worked on when nobody says otherwise.
-    pub async fn selected_endpoint(&self) -> Result<PgEndpoint, CliError> {
-        self.endpoint(self.config.selected_connection()).await
+    /// The server of a connection that is no workspace.
+    pub async fn server(&self, name: &str) -> Result<PgEndpoint, CliError> {
+        match self.config.url(name, self.shell.out.redactor())? {
+            Some(url) => Ok(PgEndpoint::from_url(&url)?),
+            None => self.start_local().await,
+        }
     }
 
     async fn start_local(&self) -> Result<PgEndpoint, CliError> {
@@ -317,7 +314,7 @@ impl<'a> Session<'a> {
     async fn parts(&self, connections: &[&str]) -> Result<Parts, CliError> {
         let mut endpoints = BTreeMap::new();
         for name in connections {
-            endpoints.insert((*name).to_owned(), self.endpoint(name).await?);
+            endpoints.insert((*name).to_owned(), self.place(name).await?);
         }
         let redactor = self.shell.out.redactor().clone();
         let clock = Arc::clone(&self.shell.clock);
@@ -375,27 +372,6 @@ fn kill_points(environment: &dyn Environment) -> Result<Arc<dyn KillPoints>, Cli
         .map_err(|error| CliError::unwritable(trace.unwrap_or_default(), error))?;
     let among = environment.var("LAKEOPS_KILL_AMONG").unwrap_or_default();
     Ok(Arc::new(armed.among(among)))
-}
-
-/// The databases that a command has looked up.
-struct Known(BTreeMap<String, PgEndpoint>);
-
-impl Endpoints for Known {
-    fn endpoint<'a>(
-        &'a self,
-        connection: &'a str,
-        target: &'a Target,
-        wake: bool,
-    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
-        Box::pin(async move {
-            let Some(endpoint) = self.0.get(connection) else {
-                let text = format!("this command did not connect to `{connection}`");
-                return Err(Failure::permanent("cli::unknown_connection", text)
-                    .with_help("the plan names it: check the connections of your configuration"));
-            };
-            endpoint.endpoint(connection, target, wake).await
-        })
-    }
 }
 
 struct PerTarget(Config);

@@ -7,11 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
+use super::lakebase::LakebaseConnection;
 use crate::kernel::Secret;
 use crate::kernel::secret::{Redactor, SHORTEST_SECRET};
 
 /// The name of the connection that `--database-url` makes.
 pub const DATABASE_URL: &str = "database-url";
+
+/// The name of the connection to the Lakebase on this machine. It is there without being configured.
+pub const EMULATOR: &str = "emulator";
 
 /// The kinds of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,12 +54,35 @@ pub struct ConnectionEntry {
     /// The file that holds the URL.
     #[serde(default)]
     pub url_file: Option<String>,
-    /// The workspace of a Lakebase connection: `https://….cloud.databricks.com`.
+    /// The workspace of a Lakebase connection: `https://….cloud.databricks.com`. Not set:
+    /// `DATABRICKS_HOST`, or a profile.
     #[serde(default)]
     pub host: Option<String>,
-    /// The environment variable that holds the workspace token of a Lakebase connection.
+    /// The environment variable that holds the workspace token. Not set: `DATABRICKS_TOKEN`, or a
+    /// profile.
     #[serde(default)]
     pub token_env: Option<String>,
+    /// The file that holds the workspace token.
+    #[serde(default)]
+    pub token_file: Option<String>,
+    /// The environment variable that holds a service principal's client id.
+    #[serde(default)]
+    pub client_id_env: Option<String>,
+    /// The environment variable that holds its secret.
+    #[serde(default)]
+    pub client_secret_env: Option<String>,
+    /// The profile of `.databrickscfg`.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The SQL warehouse for questions to the lakehouse.
+    #[serde(default)]
+    pub warehouse_id: Option<String>,
+    /// Certificates, in PEM form, of an authority that the system does not know.
+    #[serde(default)]
+    pub ca_file: Option<String>,
+    /// The project that is meant where a target names none.
+    #[serde(default)]
+    pub project: Option<String>,
 }
 
 /// Where the URL of a server comes from.
@@ -79,12 +106,12 @@ pub enum Connection {
         /// Where its URL comes from.
         url: UrlSource,
     },
-    /// A Databricks Lakebase project: parsed, but this version cannot reach it.
-    Lakebase {
-        /// The workspace.
-        host: String,
-        /// The environment variable that holds the token.
-        token_env: String,
+    /// A Databricks workspace with Lakebase.
+    Lakebase(LakebaseConnection),
+    /// The Lakebase on this machine.
+    Emulator {
+        /// Where it says, while it runs, how it is reached.
+        file: PathBuf,
     },
 }
 
@@ -113,7 +140,21 @@ pub enum ConnectionError {
 impl ConnectionEntry {
     /// An entry of a kind with nothing else set.
     pub const fn new(kind: ConnectionKind) -> Self {
-        Self { kind, url: None, url_env: None, url_file: None, host: None, token_env: None }
+        Self {
+            kind,
+            url: None,
+            url_env: None,
+            url_file: None,
+            host: None,
+            token_env: None,
+            token_file: None,
+            client_id_env: None,
+            client_secret_env: None,
+            profile: None,
+            warehouse_id: None,
+            ca_file: None,
+            project: None,
+        }
     }
 
     /// Checks the entry. Relative files are below `root`. The error names the key that is at fault,
@@ -125,18 +166,25 @@ impl ConnectionEntry {
             ConnectionKind::Postgres => {
                 self.url_source(root).map(|url| Connection::Postgres { url })
             }
-            ConnectionKind::Lakebase => match (&self.host, &self.token_env) {
-                (Some(host), Some(token_env)) => {
-                    Ok(Connection::Lakebase { host: host.clone(), token_env: token_env.clone() })
-                }
-                _ => Err((None, "a `lakebase` connection needs `host` and `token_env`".to_owned())),
-            },
+            ConnectionKind::Lakebase => {
+                LakebaseConnection::of(self, root).map(Connection::Lakebase)
+            }
         }
     }
 
     fn refuse_foreign_keys(&self) -> Result<(), (Option<&'static str>, String)> {
         let url = [("url", &self.url), ("url_env", &self.url_env), ("url_file", &self.url_file)];
-        let lakebase = [("host", &self.host), ("token_env", &self.token_env)];
+        let lakebase = [
+            ("host", &self.host),
+            ("token_env", &self.token_env),
+            ("token_file", &self.token_file),
+            ("client_id_env", &self.client_id_env),
+            ("client_secret_env", &self.client_secret_env),
+            ("profile", &self.profile),
+            ("warehouse_id", &self.warehouse_id),
+            ("ca_file", &self.ca_file),
+            ("project", &self.project),
+        ];
         let is_foreign = |key: &str| match self.kind {
             ConnectionKind::Local => true,
             ConnectionKind::Postgres => !key.starts_with("url"),

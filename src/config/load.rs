@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::check::{self, closest, dotted};
-use super::connection::{Connection, ConnectionError, DATABASE_URL, UrlSource, without_password};
+use super::connection::{
+    Connection, ConnectionError, DATABASE_URL, EMULATOR, UrlSource, without_password,
+};
 use super::document::{Document, schema};
 use super::layer::{Layer, Origin, merge};
 use super::overrides::{self, Flags};
@@ -120,6 +122,7 @@ impl Config {
             connections,
             secret_sources,
         };
+        config.add_emulator();
         config.add_database_url(flags, &mut loader);
         loader.check_selected(&config);
         if loader.problems.is_empty() {
@@ -127,6 +130,13 @@ impl Config {
         } else {
             Err(ConfigError::Invalid(loader.problems))
         }
+    }
+
+    /// The emulator is reached without being configured.
+    fn add_emulator(&mut self) {
+        let file = self.state_dir().join("emulator/connection.json");
+        let built_in = || Connection::Emulator { file };
+        self.connections.entry(EMULATOR.to_owned()).or_insert_with(built_in);
     }
 
     /// `--database-url` and `LAKEOPS_DATABASE_URL` make a connection of their own and select it, unless
@@ -253,7 +263,7 @@ impl Config {
                 let failed = |source| ConfigError::Connection { name: name.to_owned(), source };
                 read.map(Some).map_err(failed)
             }
-            Connection::Local | Connection::Lakebase { .. } => Ok(None),
+            Connection::Local | Connection::Lakebase(_) | Connection::Emulator { .. } => Ok(None),
         }
     }
 

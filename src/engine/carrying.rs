@@ -27,6 +27,7 @@ pub(super) struct Carry<'a> {
     set: Arc<ChangeSet>,
     changes: Vec<ChangeState>,
     direction: Direction,
+    on_database: bool,
     endpoint: Option<PgEndpoint>,
     expected: Option<ServerFacts>,
     workspace: Option<Arc<dyn Workspace>>,
@@ -58,7 +59,7 @@ impl Task {
     /// Carries a step's changes out, from the first open one on; with `drain` only settles the one that
     /// has begun.
     pub(super) async fn apply(&self, work: Work, drain: bool) -> Result<(), Gone> {
-        let mut carry = match Carry::new(self, &work, Direction::Do).await {
+        let mut carry = match Carry::new(self, &work, Direction::Do) {
             Ok(carry) => carry,
             Err(failure) => {
                 return self
@@ -116,7 +117,7 @@ impl Task {
 
     /// Undoes a step's changes.
     pub(super) async fn undo(&self, work: Work, failures: u32) -> Result<(), Gone> {
-        let mut carry = match Carry::new(self, &work, Direction::Undo).await {
+        let mut carry = match Carry::new(self, &work, Direction::Undo) {
             Ok(carry) => carry,
             Err(failure) => return self.stuck(&failure, Vec::new()).await,
         };
@@ -187,11 +188,9 @@ pub(super) fn doubtful(
 }
 
 impl<'a> Carry<'a> {
-    async fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
+    fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
         let on_database =
             work.set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
-        let endpoint =
-            if on_database && !task.preview { Some(task.endpoint(true).await?) } else { None };
         let expected = match &work.server {
             Value::Null => None,
             server => Some(serde_json::from_value(server.clone()).map_err(|error| {
@@ -205,7 +204,8 @@ impl<'a> Carry<'a> {
             set: Arc::clone(&work.set),
             changes: work.changes.clone(),
             direction,
-            endpoint,
+            on_database: on_database && !task.preview,
+            endpoint: None,
             expected,
             workspace: task.workspace(),
             pending: Vec::new(),
@@ -235,7 +235,18 @@ impl<'a> Carry<'a> {
         Ok(Carried::Done)
     }
 
+    /// Looks the database up, for each change again: what let the last one in may have run out since.
+    async fn find_database(&mut self) -> Result<(), Failure> {
+        if self.on_database {
+            self.endpoint = Some(self.task.endpoint(true).await?);
+        }
+        Ok(())
+    }
+
     async fn carry_out(&mut self, index: usize) -> Result<Step, Gone> {
+        if let Err(failure) = self.find_database().await {
+            return Ok(Step::End(Carried::Failed(failure)));
+        }
         let set = Arc::clone(&self.set);
         let change = &set.changes[index];
         let key = self.key(index);
@@ -291,6 +302,9 @@ impl<'a> Carry<'a> {
         fingerprint: &Value,
         note: Option<String>,
     ) -> Result<Step, Gone> {
+        if let Err(failure) = self.find_database().await {
+            return Ok(Step::End(Carried::Failed(failure)));
+        }
         let set = Arc::clone(&self.set);
         let change = &set.changes[index];
         let key = self.key(index);

@@ -12,7 +12,7 @@ use crate::journal::store::Journal;
 use crate::kernel::{
     BoxFuture, Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp, Upkeep,
 };
-use crate::lakebase::Workspace;
+use crate::lakebase::{Lakebase, Workspace, WorkspaceClient};
 use crate::postgres::PgEndpoint;
 use crate::tools::Catalog;
 use crate::tools::context::ReadHistory;
@@ -57,6 +57,30 @@ impl Endpoints for PgEndpoint {
             None => self.clone(),
         };
         Box::pin(async { Ok(endpoint) })
+    }
+}
+
+/// The branches of a workspace: a target names a project, a branch and a database.
+impl Endpoints for Lakebase {
+    fn endpoint<'a>(
+        &'a self,
+        _connection: &'a str,
+        target: &'a Target,
+        wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
+        Box::pin(Self::endpoint(self, target, wake))
+    }
+
+    fn workspace(&self, _connection: &str) -> Option<Arc<dyn Workspace>> {
+        Some(Arc::<WorkspaceClient>::clone(self.client()))
+    }
+
+    fn throw_away<'a>(
+        &'a self,
+        _connection: &'a str,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(Self::throw_away(self, target))
     }
 }
 

@@ -197,6 +197,8 @@ pub struct EndpointHosts {
     /// The compute itself.
     #[serde(deserialize_with = "text")]
     pub host: Option<String>,
+    /// Its port, where it is not 5432: on this machine alone.
+    pub port: Option<u16>,
     /// Its pooler; it takes no OAuth tokens.
     #[serde(deserialize_with = "text")]
     pub read_write_pooled_host: Option<String>,

@@ -41,6 +41,34 @@ const PARAMETERS: [&str; 19] = [
 #[derive(Clone)]
 pub struct PgEndpoint {
     options: PgConnectOptions,
+    compute: Option<ComputeId>,
+}
+
+/// Which compute of which branch of Lakebase an endpoint leads to. Branches are copies of each other: the
+/// server itself cannot tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComputeId {
+    /// The branch's uid: `br-…`
+    pub branch: String,
+    /// The endpoint's uid: `ep-…`
+    pub endpoint: String,
+}
+
+/// A server that wants TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote<'a> {
+    /// Its name or address.
+    pub host: &'a str,
+    /// Its port.
+    pub port: u16,
+    /// The user.
+    pub user: &'a str,
+    /// The user's password.
+    pub password: &'a Secret<String>,
+    /// The database.
+    pub database: &'a str,
+    /// Certificates, in PEM form, of an authority that the system does not know.
+    pub ca_file: Option<&'a Path>,
 }
 
 /// What a session has from its start, in the start-up message.
@@ -101,21 +129,55 @@ impl PgEndpoint {
         Self::new(options)
     }
 
+    /// A server by TLS. It must prove its name, except on this machine when no authority is given.
+    pub fn remote(remote: &Remote<'_>) -> Self {
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .host(remote.host)
+            .port(remote.port)
+            .username(remote.user)
+            .password(remote.password.expose())
+            .database(remote.database)
+            .ssl_mode(PgSslMode::VerifyFull);
+        if let Some(file) = remote.ca_file {
+            options = options.ssl_root_cert(file);
+        }
+        let mut endpoint = Self::new(options);
+        if endpoint.is_loopback() && remote.ca_file.is_none() {
+            endpoint.options = endpoint.options.ssl_mode(PgSslMode::Require);
+        }
+        endpoint
+    }
+
     fn new(options: PgConnectOptions) -> Self {
         // Statements may hold secrets: they reach a log only through our own redacting layers.
-        Self { options: options.disable_statement_logging() }
+        Self { options: options.disable_statement_logging(), compute: None }
+    }
+
+    /// The same server, known to be a compute of Lakebase.
+    #[must_use]
+    pub fn of_compute(self, id: ComputeId) -> Self {
+        Self { compute: Some(id), ..self }
+    }
+
+    /// The compute of Lakebase that it leads to.
+    pub const fn compute(&self) -> Option<&ComputeId> {
+        self.compute.as_ref()
+    }
+
+    fn with_options(&self, options: PgConnectOptions) -> Self {
+        Self { options, compute: self.compute.clone() }
     }
 
     /// The same server and user, another database.
     #[must_use]
     pub fn with_database(&self, database: &str) -> Self {
-        Self { options: self.options.clone().database(database) }
+        self.with_options(self.options.clone().database(database))
     }
 
     /// The same database, under another `application_name`.
     #[must_use]
     pub fn with_application_name(&self, name: &str) -> Self {
-        Self { options: self.options.clone().application_name(name) }
+        self.with_options(self.options.clone().application_name(name))
     }
 
     /// The same database, with a name and settings that the session has from its start.
@@ -123,19 +185,17 @@ impl PgEndpoint {
     pub(super) fn with_startup(&self, startup: &Startup) -> Self {
         let settings = startup.settings.iter().map(|(name, value)| (name, value));
         let options = self.options.clone().application_name(&startup.application_name);
-        Self { options: options.options(settings) }
+        self.with_options(options.options(settings))
     }
 
     /// The same database as another user.
     #[must_use]
     pub fn with_user(&self, user: &str, password: Option<&Secret<String>>) -> Self {
         let options = self.options.clone().username(user);
-        Self {
-            options: match password {
-                Some(password) => options.password(password.expose()),
-                None => options,
-            },
-        }
+        self.with_options(match password {
+            Some(password) => options.password(password.expose()),
+            None => options,
+        })
     }
 
     /// What the driver connects with.
@@ -298,6 +358,26 @@ mod tests {
             assert_eq!(mode(&format!("postgres://u@{local}/d")), "Prefer", "{local}");
         }
         assert_eq!(mode("postgres://u@localhost/d?sslmode=verify-full"), "VerifyFull");
+    }
+
+    #[test]
+    fn a_remote_server_proves_its_name_to_whoever_can_check_it() {
+        let password = Secret::new("sesame-open".to_owned());
+        let mode = |host, ca_file: Option<&str>| {
+            let remote = Remote {
+                host,
+                port: 5432,
+                user: "ann@example.com",
+                password: &password,
+                database: "app",
+                ca_file: ca_file.map(Path::new),
+            };
+            format!("{:?}", PgEndpoint::remote(&remote).options().get_ssl_mode())
+        };
+        assert_eq!(mode("ep-1.database.example.com", None), "VerifyFull");
+        assert_eq!(mode("ep-1.database.example.com", Some("/ca.pem")), "VerifyFull");
+        assert_eq!(mode("127.0.0.2", Some("/ca.pem")), "VerifyFull");
+        assert_eq!(mode("127.0.0.2", None), "Require");
     }
 
     #[test]

@@ -190,6 +190,15 @@ impl PgError {
         }
     }
 
+    /// What the server itself said, when it did.
+    pub fn server_message(&self) -> Option<&str> {
+        match self {
+            Self::Connect { source, .. } => database_error(source).map(PgDatabaseError::message),
+            Self::Statement(error) => Some(&error.message),
+            _ => None,
+        }
+    }
+
     /// What may be done about it. An answer that never came is `Transient`, which is right for reads;
     /// an applier makes more of it.
     pub fn retry_class(&self) -> RetryClass {

@@ -10,7 +10,7 @@ use sqlx::{Column as _, Connection as _, Either, PgConnection, Statement as _, T
 use tokio::sync::Mutex;
 
 use super::read_text::{PREFIX, ReadText, read_text};
-use super::{PgEndpoint, PgError, bind, decode};
+use super::{ComputeId, PgEndpoint, PgError, bind, decode};
 use crate::config::settings::Limits;
 use crate::kernel::{Bind, BoxFuture, Failure, Query, SqlFile, Timestamp};
 use crate::sql_file;
@@ -42,13 +42,33 @@ pub struct ServerFacts {
     pub user: String,
     /// When the server was started.
     pub postmaster_start: Timestamp,
+    /// Of a compute of Lakebase: the uid of its branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch_uid: Option<String>,
+    /// Of a compute of Lakebase: the uid of the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_uid: Option<String>,
 }
 
 impl ServerFacts {
-    /// Cluster and database in one word; copies of a cluster share it.
+    /// Place and database in one word: of a compute of Lakebase the branch, else the cluster, whose copies
+    /// share it.
     pub fn identity(&self) -> String {
-        let cluster = self.system_identifier.as_deref().unwrap_or("-");
-        format!("{cluster} {}", self.database_oid)
+        format!("{} {}", self.place().unwrap_or("-"), self.database_oid)
+    }
+
+    /// The same facts of a server that was reached by `endpoint`.
+    pub(super) fn at(self, endpoint: Option<&ComputeId>) -> Self {
+        Self {
+            branch_uid: endpoint.map(|id| id.branch.clone()),
+            endpoint_uid: endpoint.map(|id| id.endpoint.clone()),
+            ..self
+        }
+    }
+
+    /// What tells this server from others for good: the branch, else the cluster.
+    pub fn place(&self) -> Option<&str> {
+        self.branch_uid.as_deref().or(self.system_identifier.as_deref())
     }
 
     /// Where `self` is not the place that `other` was: what differs, for a person.
@@ -60,6 +80,13 @@ impl ServerFacts {
             return Some(format!(
                 "database `{}` is another one of the same name (OID {}, not {})",
                 self.database, self.database_oid, other.database_oid
+            ));
+        }
+        if let (Some(here), Some(there)) = (&self.endpoint_uid, &other.endpoint_uid)
+            && here != there
+        {
+            return Some(format!(
+                "it is another compute ({here}, not {there}): was the branch reset?"
             ));
         }
         match (&self.system_identifier, &other.system_identifier) {
@@ -104,6 +131,7 @@ type FindEndpoint = dyn Fn() -> BoxFuture<'static, Result<PgEndpoint, Failure>> 
 #[derive(Default)]
 struct State {
     connection: Option<PgConnection>,
+    compute: Option<ComputeId>,
     facts: Option<ServerFacts>,
 }
 
@@ -204,7 +232,9 @@ impl PgReader {
             }
             other => other?,
         };
-        self.state.lock().await.facts = Some(facts.clone());
+        let mut state = self.state.lock().await;
+        let facts = facts.at(state.compute.as_ref());
+        state.facts = Some(facts.clone());
         Ok(facts)
     }
 
@@ -306,6 +336,7 @@ impl PgReader {
         }
         let mut fresh = {
             let endpoint = self.endpoint().await?.with_application_name(&self.application_name);
+            state.compute = endpoint.compute().cloned();
             connect(&endpoint, &self.limits).await?
         };
         answer(name, 0, self.patience(), bind::simple(&mut fresh, begin)).await?;
@@ -356,4 +387,12 @@ pub(super) async fn connect(
             )),
         )),
     }
+}
+
+/// Connects and leaves again: whether somebody is let in.
+pub async fn knock(endpoint: &PgEndpoint, limits: &Limits) -> Result<(), PgError> {
+    let endpoint = endpoint.with_application_name("lakeops:login");
+    let connection = connect(&endpoint, limits).await?;
+    drop(tokio::time::timeout(GRACE, connection.close()).await);
+    Ok(())
 }

@@ -80,6 +80,7 @@ impl PgWriter {
             }
             other => other?,
         };
+        writer.facts = std::mem::take(&mut writer.facts).at(endpoint.compute());
         if writer.facts.in_recovery {
             return Err(elsewhere("it is a standby, which can only be read".to_owned()));
         }

@@ -23,6 +23,8 @@ mod history;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod lakebase;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod reader;

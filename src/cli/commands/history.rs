@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::follow::Shows;
 use crate::cli::library;
 use crate::cli::output::Format;
+use crate::cli::places::Selected;
 use crate::cli::session::Session;
 use crate::history::schema::Kept;
 use crate::history::{self, Answer, FileForm, HotTables, TableFacts, Travel, tables};
@@ -17,6 +18,7 @@ use crate::kernel::{Failure, Query, Target};
 use crate::postgres::PgReader;
 use crate::report::table::table;
 use crate::tools::Catalog;
+use crate::tools::context::Places as _;
 
 /// Ask what was measured and done, and look after its files
 ///
@@ -123,10 +125,11 @@ async fn maintain(
     tool.erased().check_params(&arguments)?;
     if preview {
         let no_database = Failure::permanent("history::no_database", "the history needs none");
-        let place = (&Target::default(), PgReader::unavailable(no_database));
+        let (target, pg) = (Target::default(), PgReader::unavailable(no_database));
+        let place = super::tools::Look { target: &target, pg, selected: None };
         return super::tools::look_from(session, tool, arguments, place).await;
     }
-    let plan = super::tools::plan_of(session, MAINTAIN, &arguments, Target::default())?;
+    let plan = super::tools::plan_of(session, MAINTAIN, &arguments, (Target::default(), false))?;
     let start = Start { key: None, yes: false, waits: true, connects: false, shows: Shows::Run };
     super::run::start(session, &plan, start).await
 }
@@ -195,13 +198,8 @@ async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError>
     let query = Query::new(&args.sql);
     let target = library::target(args.target.as_deref())?;
     let answer = if history::names_postgres(&args.sql)? {
-        let endpoint = session.selected_endpoint().await?;
-        let endpoint = match &target.database {
-            Some(database) => endpoint.with_database(database),
-            None => endpoint,
-        };
-        let settings = session.config.settings_for(&target);
-        let reader = PgReader::new(endpoint, &settings.limits, "lakeops:history");
+        let selected = Selected::open(session, &target, false, "lakeops:history").await?;
+        let reader = selected.reader_at(&target);
         let hot = HotTables { reader: &reader, most_rows: args.pg_rows };
         let answer = history::answer(&location, &query, &travels, Some(hot)).await;
         reader.close().await;

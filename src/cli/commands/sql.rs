@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::library;
+use crate::cli::places::Selected;
 use crate::cli::session::Session;
 use crate::kernel::{Bind, Query};
-use crate::postgres::PgReader;
 use crate::report::table::table;
+use crate::tools::context::Places as _;
 use crate::tools::sql_catalog;
 use crate::workflow::{Library, Sources as _};
 
@@ -48,6 +49,9 @@ enum Verb {
         /// Where: project/branch or project/branch/database; `-` leaves a part out
         #[arg(long, value_name = "TARGET")]
         target: Option<String>,
+        /// Start a compute that is suspended
+        #[arg(long)]
+        wake: bool,
     },
 }
 
@@ -61,9 +65,9 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
             session.shell.out.data(&json!({ "name": name, "text": text }), |_| text.to_owned())?;
             Ok(Exit::Done)
         }
-        Some(Verb::Run { name, values, target }) => {
+        Some(Verb::Run { name, values, target, wake }) => {
             let text = find(&library, &name)?;
-            carry_out(session, (&name, text), &values, target.as_deref()).await
+            carry_out(session, (&name, text), &values, (target.as_deref(), wake)).await
         }
     }
 }
@@ -114,16 +118,11 @@ async fn carry_out(
     session: &Session<'_>,
     (name, text): (&str, &str),
     values: &[String],
-    target: Option<&str>,
+    (target, wake): (Option<&str>, bool),
 ) -> Result<Exit, CliError> {
     let target = library::target(target)?;
-    let endpoint = session.selected_endpoint().await?;
-    let endpoint = match &target.database {
-        Some(database) => endpoint.with_database(database),
-        None => endpoint,
-    };
-    let settings = session.config.settings_for(&target);
-    let reader = PgReader::new(endpoint, &settings.limits, "lakeops:sql");
+    let selected = Selected::open(session, &target, wake, "lakeops:sql").await?;
+    let reader = selected.reader_at(&target);
     let binds = values.iter().map(|value| bind(value)).collect();
     let rows = reader.query(name, &Query::with_binds(text, binds)).await;
     reader.close().await;

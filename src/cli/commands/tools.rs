@@ -9,14 +9,16 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::follow::Shows;
 use crate::cli::library::{self, Wanted};
+use crate::cli::places::Selected;
 use crate::cli::session::Session;
 use crate::journal::event::Fact;
 use crate::kernel::Target;
+use crate::lakebase::ReadApi;
 use crate::plan::Plan;
 use crate::postgres::PgReader;
 use crate::report::changes::change_set;
 use crate::report::tools::{ToolView, list, one};
-use crate::tools::context::ReadHistory;
+use crate::tools::context::{Places, ReadHistory};
 use crate::tools::{AnyTool, Catalog, ReadContext};
 use crate::workflow::{SourceText, Workflow};
 
@@ -63,6 +65,9 @@ struct Run {
     /// Where it works: project/branch or project/branch/database; `-` leaves a part out
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
+    /// Start a compute that is suspended
+    #[arg(long)]
+    wake: bool,
     /// Only show what it would change
     #[arg(long)]
     preview: bool,
@@ -162,10 +167,10 @@ async fn carry_out(session: &Session<'_>, tool: AnyTool, args: &Run) -> Result<E
     let target = library::target(args.target.as_deref())?;
     match tool {
         AnyTool::Write(_) if !args.preview => {
-            let plan = plan_of(session, &args.tool, &arguments, target)?;
+            let plan = plan_of(session, &args.tool, &arguments, (target, args.wake))?;
             run::start(session, &plan, by_hand(args.yes, Shows::StepOutput)).await
         }
-        tool => look(session, tool, arguments, &target).await,
+        tool => look(session, tool, arguments, (&target, args.wake)).await,
     }
 }
 
@@ -174,9 +179,9 @@ pub(super) fn plan_of(
     session: &Session<'_>,
     tool: &str,
     arguments: &Value,
-    target: Target,
+    (target, wake): (Target, bool),
 ) -> Result<Plan, CliError> {
-    library::plan_text(session, workflow_of(tool, arguments), target)
+    library::plan_text(session, workflow_of(tool, arguments, wake), target)
 }
 
 const fn by_hand(yes: bool, shows: Shows) -> Start {
@@ -188,26 +193,31 @@ async fn look(
     session: &Session<'_>,
     tool: AnyTool,
     arguments: Value,
-    target: &Target,
+    (target, wake): (&Target, bool),
 ) -> Result<Exit, CliError> {
-    let settings = session.config.settings_for(target);
-    let endpoint = session.selected_endpoint().await?;
-    let endpoint = match &target.database {
-        Some(database) => endpoint.with_database(database),
-        None => endpoint,
-    };
-    let pg = PgReader::new(endpoint, &settings.limits, "lakeops:tools");
-    look_from(session, tool, arguments, (target, pg)).await
+    let selected = Selected::open(session, target, wake, "lakeops:tools").await?;
+    let pg = selected.reader_at(target);
+    look_from(session, tool, arguments, Look { target, pg, selected: Some(&selected) }).await
 }
 
-/// Reads or proposes through a session on a database, or on none.
+/// Where a tool looks.
+pub(super) struct Look<'a> {
+    pub(super) target: &'a Target,
+    /// A session on a database, or on none.
+    pub(super) pg: PgReader,
+    /// The connection, when the tool may look further.
+    pub(super) selected: Option<&'a Selected>,
+}
+
+/// Reads or proposes.
 pub(super) async fn look_from(
     session: &Session<'_>,
     tool: AnyTool,
     arguments: Value,
-    (target, pg): (&Target, PgReader),
+    Look { target, pg, selected }: Look<'_>,
 ) -> Result<Exit, CliError> {
     let settings = session.config.settings_for(target);
+    let workspace = selected.and_then(Selected::workspace);
     let rules = library::rules(session, tool.meta())?;
     let clock = session.shell.clock.as_ref();
     let history = match session.existing_journal()? {
@@ -224,6 +234,8 @@ pub(super) async fn look_from(
     let cx = ReadContext {
         earlier: &earlier,
         rules: &rules,
+        workspace: workspace.as_deref().map(|workspace| -> &dyn ReadApi { workspace }),
+        places: selected.map(|selected| -> &dyn Places { selected }),
         history: history.as_deref().map(|history| history as &dyn ReadHistory),
         ..ReadContext::new(&pg, clock, &settings, target)
     };
@@ -242,7 +254,7 @@ pub(super) async fn look_from(
 }
 
 /// A workflow of one step. JSON is YAML.
-fn workflow_of(tool: &str, arguments: &Value) -> SourceText {
+fn workflow_of(tool: &str, arguments: &Value, wake: bool) -> SourceText {
     let name = Value::String(tool.to_owned());
     let text = format!(
         "version: 1
@@ -251,6 +263,7 @@ description: A single tool, run by hand.
 steps:
   - id: {tool}
     tool: {name}
+    wake: {wake}
     with: {arguments}
 ",
     );

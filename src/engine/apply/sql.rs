@@ -169,8 +169,7 @@ fn receipt(outcome: Outcome) -> Receipt {
 /// the proposal come first: they stay the same when a privilege to see them comes or goes.
 fn row_key(cx: &ApplyContext<'_>, here: &ServerFacts) -> String {
     let place = cx.expected.unwrap_or(here);
-    let system = place.system_identifier.as_deref().unwrap_or("-");
-    format!("{}@{system}/{}", cx.key.text(), place.database_oid)
+    format!("{}@{}/{}", cx.key.text(), place.place().unwrap_or("-"), place.database_oid)
 }
 
 /// One transaction: claim the key, check the guard, measure, carry out, measure, commit.
