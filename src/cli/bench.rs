@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use crate::engine::parts::{Endpoints, Notifier, Unobserved};
 use crate::engine::{Engine, EngineError, Parts, RunLocks, StartOptions};
+use crate::history::HistoryError;
 use crate::journal::store::{Append, Durability, Expect};
 use crate::journal::{Event, Journal, JournalError, Outcome, Principal, SqliteJournal, Stream};
 use crate::kernel::kill::Unarmed;
@@ -105,6 +106,15 @@ pub enum BenchError {
     /// A run was lost.
     #[error("a run was lost: {0}")]
     Lost(String),
+    /// The server of the benchmark failed.
+    #[error("the benchmark's server failed: {0}")]
+    Server(#[from] sqlx::Error),
+    /// The history failed.
+    #[error("the history could not be measured: {0}")]
+    HistoryTable(#[from] HistoryError),
+    /// The history failed.
+    #[error("the history could not be measured: {0}")]
+    History(Failure),
 }
 
 /// Measures in a directory, which it leaves with a journal of its own.

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod error;
 pub mod exit;
 pub mod follow;
+pub mod history_bench;
 pub mod library;
 pub mod logging;
 pub mod output;

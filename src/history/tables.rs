@@ -59,14 +59,15 @@ pub const TABLES: &[TableDef] = &[
     // ---- measurements ------------------------------------------------------------------------
     table(
         "pg_stat_history",
-        "statements of pg_stat_statements: counters, and what they grew by since the tick before",
+        "statements of pg_stat_statements: counters, and what they grew by since the tick before; texts are \
+         in query_texts, and who did nothing has no row",
         "snapshot_timestamp",
         columns! {
             id: row_id;
             text: snapshot_id;
             int: queryid userid dbid;
             flag: toplevel;
-            text: user_name query query_digest;
+            text: user_name query;
             int: plans;
             float: total_plan_time min_plan_time max_plan_time mean_plan_time stddev_plan_time;
             int: calls;
@@ -89,7 +90,8 @@ pub const TABLES: &[TableDef] = &[
             int: parallel_workers_to_launch parallel_workers_launched;
             float: window_seconds;
             int: calls_delta plans_delta rows_delta;
-            float: total_exec_time_delta total_plan_time_delta;
+            float: total_exec_time_delta total_plan_time_delta shared_blk_read_time_delta
+                shared_blk_write_time_delta;
             int: shared_blks_hit_delta shared_blks_read_delta shared_blks_dirtied_delta
                 shared_blks_written_delta temp_blks_read_delta temp_blks_written_delta
                 wal_records_delta wal_fpi_delta wal_bytes_delta;
@@ -135,7 +137,7 @@ pub const TABLES: &[TableDef] = &[
     ),
     table(
         "table_stats",
-        "pg_stat_all_tables and sizes, one row per table and tick",
+        "counters, sizes and ages of tables; who did not change since the tick before has no row",
         "snapshot_timestamp",
         columns! {
             text: snapshot_id schema_name table_name;
@@ -155,7 +157,7 @@ pub const TABLES: &[TableDef] = &[
     ),
     table(
         "index_stats",
-        "pg_stat_all_indexes and sizes, one row per index and tick",
+        "use and size of indexes; who did not change since the tick before has no row",
         "snapshot_timestamp",
         columns! {
             text: snapshot_id schema_name table_name index_name;

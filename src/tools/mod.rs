@@ -10,6 +10,7 @@
 pub mod analysis;
 mod branching;
 pub mod catalog;
+mod collection;
 pub mod context;
 mod core;
 mod health;
@@ -19,6 +20,7 @@ mod pipeline;
 mod provisioning;
 pub mod rules;
 pub mod sql_catalog;
+mod statements_state;
 pub mod tool;
 mod vacuum_state;
 

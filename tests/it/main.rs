@@ -7,6 +7,8 @@ mod architecture;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod collection;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod demo;

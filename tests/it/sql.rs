@@ -10,6 +10,7 @@ use crate::harness::{execute, postgres};
 /// A database that has what the files speak of.
 async fn database() -> PgEndpoint {
     let endpoint = postgres().await.fresh_database("sql").await;
+    execute(&endpoint, &["create extension pg_stat_statements"]).await;
     for name in ["engine/create_lakeops_schema", "engine/create_applied_change"] {
         execute(&endpoint, &[sql_catalog::find(name).unwrap().text]).await;
     }

@@ -1,14 +1,21 @@
 //! `lakeops bench`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::bench::{BenchReport, Size, measure};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::session::Shell;
+use crate::cli::history_bench::{HistoryBench, HistoryReport, HistorySize};
+use crate::cli::library;
+use crate::cli::progress::Bar;
+use crate::cli::session::{Session, Shell};
+use crate::kernel::Target;
+use crate::postgres::ClusterOptions;
 use crate::report::Style;
 use crate::report::style::length;
 use crate::report::table::table;
+use crate::workflow::SourceText;
 
 /// Measure how fast the engine is here, beside what the disk can do
 ///
@@ -18,7 +25,8 @@ use crate::report::table::table;
 #[command(after_help = "\
 Examples:
   lakeops bench
-  lakeops bench --steps 200 --runs 20 --output json")]
+  lakeops bench --steps 200 --runs 20 --output json
+  lakeops bench history")]
 pub(crate) struct Args {
     /// Steps of the chain
     #[arg(long, default_value_t = Size::default().chain)]
@@ -26,16 +34,141 @@ pub(crate) struct Args {
     /// Runs at once
     #[arg(long, default_value_t = Size::default().runs)]
     runs: u32,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Measure the history: a collection, a day of ticks, a question about 90 days
+    ///
+    /// Starts a PostgreSQL of its own with as many statements, collects them into Delta tables of its own,
+    /// then makes up a day and many days of rows. It takes minutes and a gigabyte of disk for the defaults.
+    History(HistoryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct HistoryArgs {
+    /// Statements that are collected
+    #[arg(long, default_value_t = HistorySize::default().statements)]
+    statements: u32,
+    /// Ticks of the day, five minutes apart
+    #[arg(long, default_value_t = HistorySize::default().ticks)]
+    ticks: u32,
+    /// Branches in each tick
+    #[arg(long, default_value_t = HistorySize::default().branches)]
+    branches: u32,
+    /// Days that the question is about
+    #[arg(long, default_value_t = HistorySize::default().days)]
+    days: u32,
 }
 
 /// Measures and prints.
 pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
+    match &args.what {
+        Some(What::History(args)) => Box::pin(history(shell, args)).await,
+        None => engine(shell, args).await,
+    }
+}
+
+const COLLECT: &str = "version: 1
+name: bench
+description: Collect the statements of the benchmark's server.
+steps:
+  - id: collect
+    tool: persist_pg_stat_statements
+";
+
+async fn history(shell: &Shell, args: &HistoryArgs) -> Result<Exit, CliError> {
+    let session = Session::open(shell)?;
+    let text = SourceText::new("bench.yaml".to_owned(), COLLECT.to_owned());
+    let plan = library::plan_text(&session, text, Target::default())?;
+    let state = session.config.state_dir();
+    let failed = |error| CliError::unwritable(state.clone(), error);
+    std::fs::create_dir_all(&state).map_err(failed)?;
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)?;
+    let server = session.local_postgres();
+    let bar = Bar::new(&shell.out);
+    let installation = server.ensure(&bar).await?;
+    let options = ClusterOptions::new("bench", folder.path())
+        .throwaway()
+        .with_setting("pg_stat_statements.max", "50000");
+    let cluster = server.start_guarded(&installation, &options, &bar).await?;
+    bar.finish();
+    let HistoryArgs { statements, ticks, branches, days } = *args;
+    let bench = HistoryBench {
+        dir: folder.path(),
+        clock: Arc::clone(&shell.clock),
+        ids: Arc::clone(&shell.ids),
+        size: HistorySize { statements, ticks, branches, days },
+    };
+    let tell = |what: &str| shell.out.note(what);
+    let report = Box::pin(bench.measure(cluster.endpoint(), &plan, &tell)).await;
+    cluster.stop().await?;
+    let report = report?;
+    shell.out.data(&report, |style| history_text(style, &report))?;
+    Ok(Exit::Done)
+}
+
+fn history_text(style: Style, report: &HistoryReport) -> String {
+    let HistoryReport { collection, day, query, .. } = report;
+    let row = |what: String, took: u64, more: String| {
+        vec![what, length(Duration::from_millis(took)), more]
+    };
+    let size = |bytes: u64| bytesize::ByteSize(bytes).to_string();
+    let rows = vec![
+        row(
+            format!("{} statements into Delta, warm", collection.rows),
+            collection.warm_ms,
+            format!("{} commit each; the first took {} ms", collection.commits, collection.cold_ms),
+        ),
+        row(
+            format!("an append, the first of {} ticks", day.ticks),
+            day.first_append_ms,
+            format!("{} rows in all", day.rows),
+        ),
+        row(
+            "an append, the last".to_owned(),
+            day.last_append_ms,
+            format!("{} live files, {}; {} on disk", day.files, size(day.bytes), day.on_disk),
+        ),
+        row(
+            "the upkeep of that day".to_owned(),
+            day.upkeep_ms,
+            format!(
+                "{} live files, {}; {} on disk a week later",
+                day.files_after,
+                size(day.bytes_after),
+                day.on_disk_after
+            ),
+        ),
+        row(
+            format!("a question about {} days", query.days),
+            query.median_ms,
+            format!("{} rows in {} files; first {} ms", query.rows, query.files, query.first_ms),
+        ),
+    ];
+    let mut text = table(style, &["what", "took", ""], rows, "nothing was measured");
+    if let Some(peak) = report.peak_memory_bytes {
+        text.push_str("peak memory ");
+        text.push_str(&size(peak));
+        text.push('\n');
+    }
+    if report.debug_build {
+        text.push_str(DEBUG);
+    }
+    text
+}
+
+const DEBUG: &str = "this is a build without optimisation: measure a release build\n";
+
+async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     let state = shell.config()?.state_dir();
     let failed = |error| CliError::unwritable(state.clone(), error);
     std::fs::create_dir_all(&state).map_err(failed)?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)?;
     let size = Size { chain: args.steps, runs: args.runs, ..Size::default() };
-    let tools = (std::sync::Arc::clone(&shell.clock), std::sync::Arc::clone(&shell.ids));
+    let tools = (Arc::clone(&shell.clock), Arc::clone(&shell.ids));
     let report = Box::pin(measure(folder.path(), size, tools)).await?;
     shell.out.data(&report, |style| text(style, &report))?;
     Ok(Exit::Done)
@@ -69,7 +202,7 @@ fn text(style: Style, report: &BenchReport) -> String {
     }));
     let mut text = table(style, &["what", "per second", ""], rows, "nothing was measured");
     if report.debug_build {
-        text.push_str("this is a build without optimisation: measure a release build\n");
+        text.push_str(DEBUG);
     }
     text
 }

@@ -2,6 +2,7 @@
 
 pub mod autovacuum;
 pub mod bloat;
+pub mod counters;
 mod destruction;
 pub mod duplicate_indexes;
 pub mod foreign_keys;

@@ -13,4 +13,5 @@ mod runs;
 mod scopes;
 mod secrets;
 mod storage;
+mod ticks;
 mod undoing;

@@ -13,12 +13,13 @@ use std::time::Duration;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::kill::ArmedKill;
-use lakeops::engine::parts::{Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{History, Notifier, Parts, Unobserved};
 use lakeops::engine::{Engine, RunLocks, StartOptions};
+use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::event::Decision;
 use lakeops::journal::store::RunFilter;
 use lakeops::journal::{Entry, Journal, Principal, SqliteJournal};
-use lakeops::kernel::{RandomIds, Redactor, Secret, Severity, SystemClock};
+use lakeops::kernel::{Clock, KillPoints, RandomIds, Redactor, Secret, Severity, SystemClock};
 use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
 use lakeops::tools::Catalog;
@@ -40,9 +41,21 @@ fn somebody() -> Principal {
     Principal { name: "crash".to_owned(), from: "test".to_owned() }
 }
 
-fn engine(state: &Path, endpoint: PgEndpoint, kill: ArmedKill) -> (Engine, Arc<SqliteJournal>) {
+fn engine(
+    state: &Path,
+    endpoint: PgEndpoint,
+    kill: ArmedKill,
+    keeps_history: bool,
+) -> (Engine, Arc<SqliteJournal>) {
     let clock = Arc::new(SystemClock);
     let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
+    let kill: Arc<dyn KillPoints> = Arc::new(kill);
+    let history = keeps_history.then(|| -> Arc<dyn History> {
+        let outside = (Arc::new(SystemClock) as Arc<dyn Clock>, Arc::clone(&kill));
+        let journal = Arc::<SqliteJournal>::clone(&journal);
+        let location = Location::folder(&state.join("history")).unwrap();
+        Arc::new(HistoryWriter::new(location, journal, state, outside))
+    });
     let parts = Parts {
         journal: Arc::<SqliteJournal>::clone(&journal),
         ownership: Arc::new(RunLocks::new(state)),
@@ -53,8 +66,8 @@ fn engine(state: &Path, endpoint: PgEndpoint, kill: ArmedKill) -> (Engine, Arc<S
         secrets: Arc::new(NoSecrets),
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
-        kill: Arc::new(kill),
-        history: None,
+        kill,
+        history,
         notifier: Arc::new(Nobody),
         principal: somebody(),
         pid: std::process::id(),
@@ -106,6 +119,13 @@ impl Crash {
     pub(crate) fn asking(plan: &Plan, endpoint: &PgEndpoint) -> Self {
         let crash = Self::new(plan, endpoint);
         fs::write(crash.path("ask"), "").unwrap();
+        crash
+    }
+
+    /// The same, with processes that append to a history below the state directory.
+    pub(crate) fn remembering(plan: &Plan, endpoint: &PgEndpoint) -> Self {
+        let crash = Self::new(plan, endpoint);
+        fs::write(crash.path("history"), "").unwrap();
         crash
     }
 
@@ -213,7 +233,8 @@ async fn crash_child() {
     let among = fs::read_to_string(dir.join("among")).unwrap();
     let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap().among(among);
     let endpoint = PgEndpoint::from_url(&url).unwrap();
-    let (engine, _journal) = engine(&dir.join("state"), endpoint, kill);
+    let keeps_history = dir.join("history").exists();
+    let (engine, _journal) = engine(&dir.join("state"), endpoint, kill, keeps_history);
     let key = Some("crash".to_owned());
     let options = StartOptions { key, by: somebody(), yes: false, forked_from: None };
     let run = engine.start(&plan, options).await.unwrap();

@@ -1,0 +1,58 @@
+//! A tick of a collection is in the history once, whenever the process dies.
+
+use lakeops::history::{self, Location};
+use lakeops::kernel::Query;
+use serde_json::json;
+
+use super::kit::{Kit, plan, step, tool};
+use crate::harness::crash::{Crash, End};
+use crate::harness::{execute, postgres};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_is_there_once_wherever_its_process_was_killed() {
+    let endpoint = postgres().await.fresh_database("ticks").await;
+    execute(&endpoint, &["create extension pg_stat_statements", "create table t (a int)"]).await;
+    let tick = plan(vec![
+        step("statements", &[], tool("persist_pg_stat_statements", json!({}))),
+        step("statistics", &["statements"], tool("collect_statistics", json!({}))),
+    ]);
+    for at in [
+        "history/pg_stat_history/before append",
+        "history/pg_stat_history/after append",
+        "history/table_stats/after append",
+        "history/audit/before append",
+        "history/audit/after append",
+    ] {
+        let crash = Crash::remembering(&tick, &endpoint);
+        assert_eq!(crash.run_until(at, 1), End::Killed, "{at}");
+        assert_eq!(crash.finish(), "succeeded", "{at}");
+        let location = Location::folder(&crash.state().join("history")).unwrap();
+        for (table, key) in [
+            ("pg_stat_history", "row_id"),
+            ("table_stats", "relid"),
+            ("workflow_runs", "run_id"),
+            ("audit", "position"),
+        ] {
+            let sql =
+                format!("select count(*) as rows, count(distinct {key}) as once from {table}");
+            let answer = history::answer(&location, &Query::new(sql), &[], None).await.unwrap();
+            let counted = &answer.rows().unwrap()[0];
+            assert!(counted["rows"].as_i64().unwrap() > 0, "{at}: {table} has no row");
+            assert_eq!(counted["rows"], counted["once"], "{at}: {table}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_goes_on_from_the_one_before() {
+    let endpoint = postgres().await.fresh_database("windows").await;
+    execute(&endpoint, &["create extension pg_stat_statements"]).await;
+    let kit = Kit::new(endpoint);
+    let tick = plan(vec![step("statements", &[], tool("persist_pg_stat_statements", json!({})))]);
+    let mut windows = Vec::new();
+    for _ in 0..2 {
+        let (run, _) = kit.run(&tick).await;
+        windows.push(kit.output(&run, "statements").await["window_seconds"].as_f64());
+    }
+    assert!(windows[0].is_none() && windows[1].is_some_and(|seconds| seconds > 0.0), "{windows:?}");
+}
