@@ -29,6 +29,7 @@ pub(super) struct Carry<'a> {
     direction: Direction,
     on_database: bool,
     endpoint: Option<PgEndpoint>,
+    throw_away: bool,
     expected: Option<ServerFacts>,
     workspace: Option<Arc<dyn Workspace>>,
     /// Settlements that are not durable yet; they share a commit with the next start.
@@ -189,8 +190,7 @@ pub(super) fn doubtful(
 
 impl<'a> Carry<'a> {
     fn new(task: &'a Task, work: &Work, direction: Direction) -> Result<Self, Failure> {
-        let on_database =
-            work.set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
+        let on_database = work.set.changes.iter().any(|change| change.operation.is_on_database());
         let expected = match &work.server {
             Value::Null => None,
             server => Some(serde_json::from_value(server.clone()).map_err(|error| {
@@ -206,6 +206,7 @@ impl<'a> Carry<'a> {
             direction,
             on_database: on_database && !task.preview,
             endpoint: None,
+            throw_away: false,
             expected,
             workspace: task.workspace(),
             pending: Vec::new(),
@@ -240,6 +241,10 @@ impl<'a> Carry<'a> {
         if self.on_database {
             self.endpoint = Some(self.task.endpoint(true).await?);
         }
+        let is_experiment =
+            |change: &Change| matches!(change.operation, Operation::SqlExperiment { .. });
+        self.throw_away =
+            self.set.changes.iter().any(is_experiment) && self.task.throw_away().await?;
         Ok(())
     }
 
@@ -412,6 +417,7 @@ impl<'a> Carry<'a> {
             operation: &change.operation,
             recovery: change.recovery,
             endpoint: self.endpoint.as_ref(),
+            throw_away: self.throw_away,
             expected: self.expected.as_ref(),
             settings: &task.settings,
             step_timeout: task.step.timeout.0,

@@ -13,7 +13,7 @@ use super::window;
 use crate::journal::event::Event;
 use crate::journal::store::{Durability, EntryFilter};
 use crate::kernel::change::Origin;
-use crate::kernel::{ChangeSet, Failure, Operation, Recovery, Risk, Settlement};
+use crate::kernel::{ChangeSet, Failure, Recovery, Risk, Settlement};
 use crate::plan::document::{Action, ApprovalMode};
 use crate::postgres::PgReader;
 use crate::sop::Scope;
@@ -90,8 +90,7 @@ impl Task {
             let cx = self.context(reader, workspace.as_deref(), &earlier);
             found.propose(&cx, arguments).await?
         };
-        let on_database =
-            set.changes.iter().any(|change| matches!(change.operation, Operation::Sql { .. }));
+        let on_database = set.changes.iter().any(|change| change.operation.is_on_database());
         if !on_database {
             return Ok((set, Value::Null));
         }

@@ -91,6 +91,11 @@ impl Task {
         self.parts.endpoints.endpoint(&self.plan.body.connection, &self.target, wake).await
     }
 
+    /// Whether the step's database is there to be thrown away.
+    pub(super) async fn throw_away(&self) -> Result<bool, Failure> {
+        self.parts.endpoints.throw_away(&self.plan.body.connection, &self.target).await
+    }
+
     /// The workspace of the plan's connection, when it has one.
     pub(super) fn workspace(&self) -> Option<Arc<dyn Workspace>> {
         self.parts.endpoints.workspace(&self.plan.body.connection)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Decision, DoubtVerdict, Event, Principal, StepKey};
 use super::store::Entry;
-use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, Timestamp};
+use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, SqlStatement, Timestamp};
 
 /// The kinds that an audit is made from: the filter of the entries to read.
 pub const AUDIT_KINDS: [&str; 21] = [
@@ -245,12 +245,20 @@ impl<'a> Audit<'a> {
 
 fn describe(operation: &Operation) -> String {
     match operation {
-        Operation::Sql { statement, .. } if !statement.binds.is_empty() => {
-            let binds: Vec<_> = statement.binds.iter().map(bind).collect();
-            format!("{operation} [{}]", binds.join(", "))
+        Operation::Sql { .. } | Operation::Transaction { .. } | Operation::SqlExperiment { .. } => {
+            let texts: Vec<_> = operation.statements().iter().map(statement).collect();
+            texts.join("; ")
         }
         other => other.to_string(),
     }
+}
+
+fn statement(statement: &SqlStatement) -> String {
+    if statement.binds.is_empty() {
+        return statement.text.clone();
+    }
+    let binds: Vec<_> = statement.binds.iter().map(bind).collect();
+    format!("{} [{}]", statement.text, binds.join(", "))
 }
 
 fn bind(bind: &Bind) -> String {

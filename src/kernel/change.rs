@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiCall, Digest, Risk, Severity, Span, Timestamp, Upkeep};
+use super::{ApiCall, Digest, Ident, Risk, Severity, Span, Timestamp, Upkeep};
 
 /// A value bound to a placeholder of a statement (`$1`, `$2`, …), typed as PostgreSQL sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,23 @@ pub enum Operation {
         statement: SqlStatement,
         /// Whether it runs inside a transaction of its own. VACUUM and `CONCURRENTLY` cannot.
         transactional: bool,
+    },
+    /// Several SQL statements on the target in one transaction: all of them happen, or none.
+    Transaction {
+        /// The statements, in order.
+        statements: Vec<SqlStatement>,
+    },
+    /// SQL statements on a branch that is there to be thrown away, in a transaction that is always
+    /// rolled back: to see what they do.
+    SqlExperiment {
+        /// The role that they run as; `None`: the one that connects.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<Ident>,
+        /// Settings of the transaction, such as `app.tenant_id`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        settings: BTreeMap<String, String>,
+        /// The statements, in order. One that is refused ends the experiment; that is a result, too.
+        statements: Vec<SqlStatement>,
     },
     /// An HTTP request.
     Http {
@@ -144,10 +161,32 @@ impl Operation {
         Self::Sql { statement: SqlStatement::new(text), transactional: false }
     }
 
+    /// Whether it works on the step's database.
+    pub const fn is_on_database(&self) -> bool {
+        matches!(self, Self::Sql { .. } | Self::Transaction { .. } | Self::SqlExperiment { .. })
+    }
+
+    /// Its SQL statements, in order.
+    pub fn statements(&self) -> &[SqlStatement] {
+        match self {
+            Self::Sql { statement, .. } => std::slice::from_ref(statement),
+            Self::Transaction { statements } | Self::SqlExperiment { statements, .. } => statements,
+            Self::Http { .. }
+            | Self::Api(_)
+            | Self::Command { .. }
+            | Self::History(_)
+            | Self::File { .. }
+            | Self::Notification { .. }
+            | Self::Event { .. } => &[],
+        }
+    }
+
     /// The kind, as it is written in plans and reports.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Sql { .. } => "sql",
+            Self::Transaction { .. } => "transaction",
+            Self::SqlExperiment { .. } => "sql_experiment",
             Self::Http { .. } => "http",
             Self::Api(_) => "api",
             Self::Command { .. } => "command",
@@ -163,6 +202,10 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sql { statement, .. } => f.write_str(&statement.text),
+            Self::Transaction { statements } | Self::SqlExperiment { statements, .. } => {
+                let texts: Vec<_> = statements.iter().map(|one| one.text.as_str()).collect();
+                f.write_str(&texts.join(";\n"))
+            }
             Self::Http { method, url, .. } => write!(f, "{method} {url}"),
             Self::Api(call) => call.fmt(f),
             Self::Command { program, args, .. } => {

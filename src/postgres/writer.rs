@@ -29,6 +29,8 @@ const TRANSACTION_WORDS: [&str; 9] =
 pub struct WriterSetup<'a> {
     /// What the session is called, by which a later process finds it.
     pub application_name: &'a str,
+    /// The run that it works for: the setting `lakeops.run` of the session.
+    pub run: &'a str,
     /// How long one statement may take.
     pub statement_timeout: Duration,
     /// How long it may wait for a lock.
@@ -197,6 +199,7 @@ fn startup(setup: &WriterSetup<'_>) -> super::endpoint::Startup {
         application_name: setup.application_name.to_owned(),
         settings: vec![
             ("lakeops.session", setup.application_name.to_owned()),
+            ("lakeops.run", setup.run.to_owned()),
             ("statement_timeout", bind::timeout_millis(setup.statement_timeout).to_string()),
             ("lock_timeout", bind::timeout_millis(setup.lock_timeout).to_string()),
             (

@@ -69,6 +69,26 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
                 line(text, style, "note", "runs outside a transaction");
             }
         }
+        Operation::Transaction { statements } => {
+            for statement in statements {
+                block(text, style, &statement.text);
+                binds(text, style, statement);
+            }
+            line(text, style, "note", "all of it in one transaction, or none");
+        }
+        Operation::SqlExperiment { role, settings, statements } => {
+            for statement in statements {
+                block(text, style, &statement.text);
+                binds(text, style, statement);
+            }
+            if let Some(role) = role {
+                line(text, style, "role", role.as_str());
+            }
+            for (name, value) in settings {
+                line(text, style, "setting", &format!("{name} = {value}"));
+            }
+            line(text, style, "note", "an experiment: always rolled back, on a throw-away branch");
+        }
         Operation::Http { method, url, headers, body, expect } => {
             block(text, style, &format!("{method} {url}"));
             for (name, value) in headers {
@@ -173,11 +193,18 @@ fn quoted(text: &str) -> String {
 }
 
 fn short(operation: &Operation) -> String {
-    let mut text = operation.to_string();
-    if let Operation::Sql { statement, .. } = operation {
-        for (index, bind) in statement.binds.iter().enumerate() {
-            let _ = write!(text, "\n${} = {}", index + 1, value(bind));
-        }
+    let statements = operation.statements();
+    if statements.is_empty() {
+        return operation.to_string();
+    }
+    let texts: Vec<_> = statements.iter().map(short_statement).collect();
+    texts.join(";\n")
+}
+
+fn short_statement(statement: &SqlStatement) -> String {
+    let mut text = statement.text.clone();
+    for (index, bind) in statement.binds.iter().enumerate() {
+        let _ = write!(text, "\n${} = {}", index + 1, value(bind));
     }
     text
 }
@@ -210,8 +237,8 @@ const fn risk_tone(risk: Risk) -> Tone {
 /// `+` for what makes something, `-` for what ends or removes something, `~` for the rest.
 fn sign(operation: &Operation) -> (char, Tone) {
     let (makes, removes) = match operation {
-        Operation::Sql { statement, .. } => {
-            let text = statement.text.to_lowercase();
+        Operation::Sql { .. } | Operation::Transaction { .. } => {
+            let text = operation.to_string().to_lowercase();
             let first = text.split_whitespace().find(|word| !word.starts_with("--"));
             let first = first.unwrap_or_default();
             let ends = text.contains("pg_terminate_backend") || text.contains("pg_cancel_backend");
@@ -220,7 +247,7 @@ fn sign(operation: &Operation) -> (char, Tone) {
         }
         Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
         Operation::Api(call) => (call.verb == ApiVerb::Post, call.verb == ApiVerb::Delete),
-        Operation::Command { .. } => (false, false),
+        Operation::Command { .. } | Operation::SqlExperiment { .. } => (false, false),
         Operation::History(upkeep) => (false, matches!(upkeep.work, Work::Expire { .. })),
         Operation::File { content, before, .. } => (before.is_none(), content.is_none()),
         Operation::Notification { .. } | Operation::Event { .. } => (true, false),

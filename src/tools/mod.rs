@@ -15,6 +15,8 @@ pub mod context;
 mod core;
 mod health;
 mod index_state;
+mod isolation;
+mod migration;
 mod performance;
 mod pipeline;
 mod provisioning;

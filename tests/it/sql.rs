@@ -11,7 +11,11 @@ use crate::harness::{execute, postgres};
 async fn database() -> PgEndpoint {
     let endpoint = postgres().await.fresh_database("sql").await;
     execute(&endpoint, &["create extension pg_stat_statements"]).await;
-    for name in ["engine/create_lakeops_schema", "engine/create_applied_change"] {
+    for name in [
+        "engine/create_lakeops_schema",
+        "engine/create_applied_change",
+        "provisioning/apply_schema_migration.create",
+    ] {
         execute(&endpoint, &[sql_catalog::find(name).unwrap().text]).await;
     }
     endpoint

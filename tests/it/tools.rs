@@ -101,6 +101,7 @@ impl Bench {
             operation: &change.operation,
             recovery: change.recovery,
             endpoint: Some(&self.endpoint),
+            throw_away: false,
             expected: None,
             settings: &self.settings,
             step_timeout: Duration::from_mins(1),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::api::ApiApplier;
 use super::command::CommandApplier;
+use super::experiment::ExperimentApplier;
 use super::file::FileApplier;
 use super::history::HistoryApplier;
 use super::http::HttpApplier;
@@ -22,7 +23,8 @@ use crate::lakebase::Workspace;
 use crate::postgres::{PgEndpoint, PgError, PgReader, ServerFacts};
 
 /// The SQL files that appliers use themselves.
-pub const APPLY_SQL: [&SqlFile; 8] = [
+pub const APPLY_SQL: [&SqlFile; 9] = [
+    &super::experiment::SET_LOCAL,
     &super::orphan::SESSIONS_BY_NAME,
     &super::setup::APPLIED_CHANGE_INSERT,
     &super::setup::CREATE_SCHEMA,
@@ -125,6 +127,8 @@ pub struct ApplyContext<'a> {
     pub recovery: Recovery,
     /// The step's target database, when there is one.
     pub endpoint: Option<&'a PgEndpoint>,
+    /// Whether that database is there to be thrown away.
+    pub throw_away: bool,
     /// The server that was proposed on: any other is refused.
     pub expected: Option<&'a ServerFacts>,
     /// The settings of the target.
@@ -251,6 +255,7 @@ pub trait Applier: Send + Sync {
 /// One applier per kind of change.
 pub struct Appliers {
     sql: SqlApplier,
+    experiment: ExperimentApplier,
     http: HttpApplier,
     api: ApiApplier,
     command: CommandApplier,
@@ -265,6 +270,7 @@ impl Appliers {
     pub fn new(notification: NotificationApplier) -> Self {
         Self {
             sql: SqlApplier,
+            experiment: ExperimentApplier,
             http: HttpApplier::default(),
             api: ApiApplier,
             command: CommandApplier,
@@ -278,7 +284,8 @@ impl Appliers {
     /// The applier of an operation's kind.
     pub fn of(&self, operation: &Operation) -> &dyn Applier {
         match operation {
-            Operation::Sql { .. } => &self.sql,
+            Operation::Sql { .. } | Operation::Transaction { .. } => &self.sql,
+            Operation::SqlExperiment { .. } => &self.experiment,
             Operation::Http { .. } => &self.http,
             Operation::Api(_) => &self.api,
             Operation::Command { .. } => &self.command,

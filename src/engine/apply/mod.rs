@@ -8,6 +8,7 @@
 mod api;
 mod applier;
 mod command;
+mod experiment;
 mod file;
 mod history;
 mod http;
@@ -26,6 +27,7 @@ pub use applier::{
     Recovered, SecretSource,
 };
 pub use command::CommandApplier;
+pub use experiment::ExperimentApplier;
 pub use file::FileApplier;
 pub use http::HttpApplier;
 pub use notification::NotificationApplier;

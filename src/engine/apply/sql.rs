@@ -33,38 +33,43 @@ pub struct SqlApplier;
 
 impl SqlApplier {
     async fn carry_out(self, cx: &ApplyContext<'_>) -> Result<Applied, Failure> {
-        match parts(cx)? {
-            (statement, true) => {
+        match work(cx)? {
+            Work::Inside(statements) => {
                 for _ in 1..SETUP_TRIES {
-                    match in_transaction(cx, statement).await {
+                    match in_transaction(cx, statements).await {
                         Err(failure) if is_setup_collision(cx, &failure) => {}
+                        Err(failure) if is_collision(&failure) => {
+                            return overtaken(cx, failure).await;
+                        }
                         other => return other,
                     }
                 }
-                in_transaction(cx, statement).await
+                in_transaction(cx, statements).await
             }
-            (_, false) if cx.recovery == Recovery::Transactional => Err(Failure::permanent(
+            Work::Outside(_) if cx.recovery == Recovery::Transactional => Err(Failure::permanent(
                 "apply::not_transactional",
                 format!(
                     "the change of {} runs outside a transaction and cannot be recovered by one",
                     cx.change.object
                 ),
             )),
-            (statement, false) => looked(cx, Box::pin(outside_transaction(cx, statement))).await,
+            Work::Outside(statement) => {
+                looked(cx, Box::pin(outside_transaction(cx, statement))).await
+            }
         }
     }
 
     async fn find(self, cx: &ApplyContext<'_>, fingerprint: &Value) -> Result<Recovered, Failure> {
-        let (statement, _) = parts(cx)?;
+        let work = work(cx)?;
         let reader = cx.placed_reader().await?;
-        let found = Self::find_with(cx, statement, fingerprint, &reader).await;
+        let found = Self::find_with(cx, work, fingerprint, &reader).await;
         reader.close().await;
         found
     }
 
     async fn find_with(
         cx: &ApplyContext<'_>,
-        statement: &SqlStatement,
+        work: Work<'_>,
         fingerprint: &Value,
         reader: &PgReader,
     ) -> Result<Recovered, Failure> {
@@ -74,11 +79,11 @@ impl SqlApplier {
         match cx.recovery {
             Recovery::Transactional => find_key(cx, &reader.server().await?, reader).await,
             Recovery::Repeatable => Ok(Recovered::NotApplied),
-            Recovery::Probe => sql_probe::find(cx, statement, fingerprint, reader).await,
-            Recovery::Ask => Ok(Recovered::Unknown(format!(
-                "whether `{}` happened cannot be seen afterwards",
-                statement.text
-            ))),
+            Recovery::Probe => match work.single() {
+                Some(statement) => sql_probe::find(cx, statement, fingerprint, reader).await,
+                None => Ok(unseen(cx)),
+            },
+            Recovery::Ask => Ok(unseen(cx)),
         }
     }
 }
@@ -89,8 +94,8 @@ impl Applier for SqlApplier {
         cx: &'a ApplyContext<'a>,
     ) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async move {
-            match (parts(cx)?, cx.recovery) {
-                ((statement, _), Recovery::Probe) => sql_probe::fingerprint(cx, statement).await,
+            match (work(cx)?.single(), cx.recovery) {
+                (Some(statement), Recovery::Probe) => sql_probe::fingerprint(cx, statement).await,
                 _ => Ok(Value::Null),
             }
         })
@@ -109,11 +114,37 @@ impl Applier for SqlApplier {
     }
 }
 
-fn parts<'a>(cx: &ApplyContext<'a>) -> Result<(&'a SqlStatement, bool), Failure> {
+/// What is to be carried out.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    /// All of it in one transaction.
+    Inside(&'a [SqlStatement]),
+    /// One statement that no transaction surrounds.
+    Outside(&'a SqlStatement),
+}
+
+impl<'a> Work<'a> {
+    /// The statement, when it is one.
+    const fn single(self) -> Option<&'a SqlStatement> {
+        match self {
+            Self::Inside([statement]) | Self::Outside(statement) => Some(statement),
+            Self::Inside(_) => None,
+        }
+    }
+}
+
+fn work<'a>(cx: &ApplyContext<'a>) -> Result<Work<'a>, Failure> {
     match cx.operation {
-        Operation::Sql { statement, transactional } => Ok((statement, *transactional)),
+        Operation::Sql { statement, transactional: false } => Ok(Work::Outside(statement)),
+        Operation::Sql { .. } | Operation::Transaction { .. } => {
+            Ok(Work::Inside(cx.operation.statements()))
+        }
         other => Err(wrong_kind(other)),
     }
+}
+
+fn unseen(cx: &ApplyContext<'_>) -> Recovered {
+    Recovered::Unknown(format!("whether `{}` happened cannot be seen afterwards", cx.operation))
 }
 
 /// What a change's statement is called in messages: its kind of object is enough to find it.
@@ -127,6 +158,7 @@ pub(super) async fn connect(cx: &ApplyContext<'_>) -> Result<PgWriter, Failure> 
     let limits = &cx.settings.limits;
     let setup = WriterSetup {
         application_name: &name,
+        run: cx.key.run.as_str(),
         statement_timeout: cx.time_limit(),
         lock_timeout: cx.change.lock_timeout.unwrap_or_else(|| lock_timeout(cx)).0,
         limits,
@@ -150,13 +182,35 @@ fn lock_timeout(cx: &ApplyContext<'_>) -> Span {
     }
 }
 
-async fn execute(
+pub(super) async fn execute(
     cx: &ApplyContext<'_>,
     writer: &mut PgWriter,
+    name: &str,
     statement: &SqlStatement,
 ) -> Result<Outcome, PgError> {
     let secret = |name: &str| -> Option<Secret<String>> { cx.secrets.secret(name) };
-    writer.execute(&statement_name(cx), statement, &secret).await
+    writer.execute(name, statement, &secret).await
+}
+
+/// Carries out the statements of a transaction; of several, each one's rows and duration are kept.
+async fn execute_all(
+    cx: &ApplyContext<'_>,
+    writer: &mut PgWriter,
+    statements: &[SqlStatement],
+) -> Result<Receipt, PgError> {
+    if let [statement] = statements {
+        return execute(cx, writer, &statement_name(cx), statement).await.map(receipt);
+    }
+    let (mut rows, mut result) = (0, Vec::new());
+    for (place, statement) in (1..).zip(statements) {
+        let name =
+            format!("statement {place} of {} in the {}", statements.len(), statement_name(cx));
+        let start = cx.clock.now();
+        let outcome = execute(cx, writer, &name, statement).await?;
+        rows += outcome.rows;
+        result.push(json!({ "rows": outcome.rows, "duration_ms": cx.millis_since(start) }));
+    }
+    Ok(Receipt { rows: Some(rows), result: Value::Array(result), ..Receipt::default() })
 }
 
 fn receipt(outcome: Outcome) -> Receipt {
@@ -175,11 +229,11 @@ fn row_key(cx: &ApplyContext<'_>, here: &ServerFacts) -> String {
 /// One transaction: claim the key, check the guard, measure, carry out, measure, commit.
 async fn in_transaction(
     cx: &ApplyContext<'_>,
-    statement: &SqlStatement,
+    statements: &[SqlStatement],
 ) -> Result<Applied, Failure> {
     let mut writer = connect(cx).await?;
     cx.reach("before effect");
-    let applied = match inside(cx, &mut writer, statement).await {
+    let applied = match inside(cx, &mut writer, statements).await {
         Ok(Inside::Commit(receipt)) => {
             cx.reach("in transaction");
             writer.commit().await.map_err(commit_failure)?;
@@ -206,7 +260,7 @@ enum Inside {
 async fn inside(
     cx: &ApplyContext<'_>,
     writer: &mut PgWriter,
-    statement: &SqlStatement,
+    statements: &[SqlStatement],
 ) -> Result<Inside, Failure> {
     writer.begin().await?;
     if cx.recovery == Recovery::Transactional && !claim_key(cx, writer).await? {
@@ -221,13 +275,13 @@ async fn inside(
     let measure = cx.change.measure.as_ref();
     let before = measured(writer, measure).await?;
     let start = cx.clock.now();
-    let outcome = execute(cx, writer, statement).await?;
+    let receipt = execute_all(cx, writer, statements).await?;
     let duration_ms = cx.millis_since(start);
     if measure.is_some() {
         writer.forget_statistics().await?;
     }
     let after = measured(writer, measure).await?;
-    Ok(Inside::Commit(Receipt { before, after, duration_ms, ..receipt(outcome) }))
+    Ok(Inside::Commit(Receipt { before, after, duration_ms, ..receipt }))
 }
 
 /// Whether the key is ours now. A rival that holds it uncommitted makes us wait, as long as the lock
@@ -260,12 +314,23 @@ fn commit_failure(error: PgError) -> Failure {
     if is_unknown { failure.with_class(RetryClass::InDoubt) } else { failure }
 }
 
+/// Whether what was to be made is there already.
+fn is_collision(failure: &Failure) -> bool {
+    matches!(failure.code.as_str(), "postgres::constraint_violated" | "postgres::already_exists")
+}
+
 fn is_setup_collision(cx: &ApplyContext<'_>, failure: &Failure) -> bool {
-    cx.change.origin == Origin::Engine
-        && matches!(
-            failure.code.as_str(),
-            "postgres::constraint_violated" | "postgres::already_exists"
-        )
+    cx.change.origin == Origin::Engine && is_collision(failure)
+}
+
+/// A rival may have done it between the guard and the effect. Nothing of ours was committed, and the
+/// guard says whether anything is left to do.
+async fn overtaken(cx: &ApplyContext<'_>, failure: Failure) -> Result<Applied, Failure> {
+    let Some(guard) = cx.guard() else { return Err(failure) };
+    let reader = cx.placed_reader().await?;
+    let holds = reader.query(GUARD, guard).await;
+    reader.close().await;
+    if truth(&holds?)? { Err(failure) } else { Ok(Applied::Moot) }
 }
 
 async fn outside_transaction(
@@ -279,7 +344,8 @@ async fn outside_transaction(
     let mut writer = connect(cx).await?;
     cx.reach("before effect");
     let done = {
-        let work = std::pin::pin!(execute(cx, &mut writer, statement));
+        let name = statement_name(cx);
+        let work = std::pin::pin!(execute(cx, &mut writer, &name, statement));
         let reports = std::pin::pin!(report_progress(cx));
         match futures::future::select(work, reports).await {
             futures::future::Either::Left((done, _)) => done,

@@ -26,6 +26,8 @@ pub(in crate::tools) enum Act {
     Protect,
     /// End that.
     Unprotect,
+    /// Change the structure of its databases.
+    Migrate,
 }
 
 /// Who asks.

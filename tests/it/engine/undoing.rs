@@ -49,7 +49,7 @@ fn replaced(id: &str, needs: &[&str], n: u32, undo: &str) -> PlannedStep {
 }
 
 /// A verification that fails at once and asks for the changes before it to be undone.
-fn failing_verify() -> Action {
+pub(super) fn failing_verify() -> Action {
     Action::Verify(Verify {
         call: ToolCall { tool: "monitor_connections".to_owned(), with: json!({}) },
         assert: vec!["result.total < 0".to_owned()],
