@@ -250,7 +250,7 @@ async fn a_protected_branch_takes_what_was_tried_elsewhere() {
         )],
     )
     .await;
-    let trial = endpoint.with_database(&elsewhere.database());
+    let trial = endpoint.with_database(elsewhere.database());
     let production = Target {
         project: Some("shop".into()),
         branch: Some("production".into()),

@@ -172,6 +172,7 @@ async fn a_suspended_compute_sleeps_on_unless_it_may_be_woken() {
         let limits = Limits::default();
         let setup = WriterSetup {
             application_name: "lakeops:test",
+            run: "0000000000000001",
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(1),
             limits: &limits,
