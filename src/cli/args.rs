@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
-    approvals, approve, audit, bench, cancel, completions, config, demo, doctor, explain, fork,
-    freeze, history, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop, sql,
-    thaw, tools, validate, watch,
+    approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
+    fork, freeze, history, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop,
+    sql, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -147,6 +147,7 @@ pub(crate) enum Command {
     Tools(tools::Args),
     Sql(sql::Args),
     Sop(sop::Args),
+    Emulator(emulator::Args),
     Freeze(freeze::Args),
     Thaw(thaw::Args),
     Bench(bench::Args),

@@ -82,6 +82,14 @@ pub enum CliError {
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// The emulator cannot start or go on.
+    #[error("{message}")]
+    EmulatorFailed {
+        /// What went wrong.
+        message: String,
+        /// What to do next.
+        help: String,
+    },
     /// What was printed could not be printed.
     #[error("the output cannot be written")]
     Output(#[source] std::io::Error),
@@ -127,6 +135,7 @@ impl CliError {
             | Self::Emulator(_)
             | Self::Local(_)
             | Self::File { .. }
+            | Self::EmulatorFailed { .. }
             | Self::PlanFile(PlanFileError::Write { .. } | PlanFileError::Read { .. })
             | Self::Demo(DemoError::Server(_) | DemoError::NoPgstattuple { .. }) => {
                 Exit::Environment
@@ -155,6 +164,7 @@ impl CliError {
             Self::Query(error) => error.help(),
             Self::Tool(failure) => failure.help.clone(),
             Self::History(error) => error.help().map(str::to_owned),
+            Self::EmulatorFailed { help, .. } => Some(help.clone()),
             Self::NotYet { help, .. } => Some((*help).to_owned()),
             Self::Login(error) => Some(error.help()),
             Self::Emulator(_) => Some("`lakeops emulator start` starts it".to_owned()),

@@ -5,7 +5,9 @@
 
 pub mod args;
 pub mod bench;
+pub mod bench_branch;
 mod commands;
+pub(crate) mod daemon;
 pub mod demo;
 pub mod doctor;
 pub mod error;
@@ -17,6 +19,7 @@ pub mod logging;
 pub mod output;
 pub mod places;
 pub mod progress;
+pub(crate) mod prompt;
 pub mod session;
 
 use std::ffi::OsString;

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("postgres", &["kernel", "config", "sop"]),
     ("lakebase", &["kernel", "config", "postgres"]),
-    ("emulator", &["kernel", "config", "sop", "postgres"]),
+    ("emulator", &["kernel", "config", "sop", "postgres", "lakebase"]),
     ("schema", &["kernel", "postgres"]),
     ("tools", &["kernel", "config", "sop", "postgres", "lakebase", "schema"]),
     ("plan", &["kernel", "config", "sop", "postgres", "tools", "workflow"]),

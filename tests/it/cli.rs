@@ -91,7 +91,7 @@ impl Project {
     }
 }
 
-const VERBS: [&[&str]; 49] = [
+const VERBS: [&[&str]; 55] = [
     &[],
     &["demo"],
     &["init"],
@@ -136,10 +136,16 @@ const VERBS: [&[&str]; 49] = [
     &["sop", "test"],
     &["sop", "eval"],
     &["sop", "explain"],
+    &["emulator"],
+    &["emulator", "start"],
+    &["emulator", "stop"],
+    &["emulator", "status"],
+    &["emulator", "reset"],
     &["freeze"],
     &["thaw"],
     &["fork"],
     &["bench"],
+    &["bench", "branch"],
     &["completions"],
 ];
 

@@ -15,6 +15,8 @@ mod demo;
 #[cfg(test)]
 mod detect;
 #[cfg(test)]
+mod emulator;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fleet;

@@ -26,7 +26,8 @@ use crate::workflow::SourceText;
 Examples:
   lakeops bench
   lakeops bench --steps 200 --runs 20 --output json
-  lakeops bench history")]
+  lakeops bench history
+  lakeops bench branch --megabytes 1000")]
 pub(crate) struct Args {
     /// Steps of the chain
     #[arg(long, default_value_t = Size::default().chain)]
@@ -45,6 +46,7 @@ enum What {
     /// Starts a PostgreSQL of its own with as many statements, collects them into Delta tables of its own,
     /// then makes up a day and many days of rows. It takes minutes and a gigabyte of disk for the defaults.
     History(HistoryArgs),
+    Branch(super::bench_branch::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +69,7 @@ struct HistoryArgs {
 pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     match &args.what {
         Some(What::History(args)) => Box::pin(history(shell, args)).await,
+        Some(What::Branch(args)) => Box::pin(super::bench_branch::run(shell, args)).await,
         None => engine(shell, args).await,
     }
 }

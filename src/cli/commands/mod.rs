@@ -4,11 +4,13 @@ pub(crate) mod approvals;
 pub(crate) mod approve;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod bench_branch;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod emulator;
 pub(crate) mod explain;
 pub(crate) mod fork;
 pub(crate) mod freeze;
@@ -85,6 +87,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Sql(args) => sql::run(session, args).await,
         Command::Sop(args) => sop::run(session, args),
         Command::History(args) => history::run(session, args).await,
+        Command::Emulator(args) => Box::pin(emulator::run(session, args)).await,
         Command::Freeze(args) => freeze::run(session, args).await,
         Command::Thaw(args) => thaw::run(session, args).await,
         Command::Completions(_)

@@ -11,7 +11,6 @@ pub mod load;
 mod lock_tree;
 pub mod patient;
 mod project;
-mod prompt;
 mod record;
 mod rules;
 mod screen;

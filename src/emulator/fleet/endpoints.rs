@@ -34,6 +34,23 @@ impl Fleet {
         &self,
         settings: EndpointSettings,
     ) -> Result<EndpointFacts, FleetError> {
+        let wakes = !settings.disabled;
+        Box::pin(self.listen_for(settings, wakes)).await
+    }
+
+    /// Listens for an endpoint that sleeps until a client comes.
+    pub async fn open_endpoint_asleep(
+        &self,
+        settings: EndpointSettings,
+    ) -> Result<EndpointFacts, FleetError> {
+        Box::pin(self.listen_for(settings, false)).await
+    }
+
+    async fn listen_for(
+        &self,
+        settings: EndpointSettings,
+        wakes: bool,
+    ) -> Result<EndpointFacts, FleetError> {
         check_id(&settings.id.0)?;
         settings::check(&settings.pg_settings)?;
         let branch = self.find(&settings.branch)?;
@@ -47,7 +64,7 @@ impl Fleet {
         self.endpoints().insert(endpoint.id().clone(), Arc::clone(&endpoint));
         let opened = async {
             configure(&endpoint).await?;
-            if !endpoint.settings().disabled {
+            if wakes {
                 drop(Box::pin(endpoint.wake(false)).await?);
             }
             Ok(())

@@ -165,7 +165,27 @@ impl Fleet {
 
     /// What is known of a branch; wakes it.
     pub async fn branch_facts(&self, id: &BranchId) -> Result<BranchFacts, FleetError> {
-        let mut admin = self.admin(id, "postgres").await?;
+        let admin = self.admin(id, "postgres").await?;
+        self.measure(id, admin).await
+    }
+
+    /// The same, if its server runs; `None` if not, or if that cannot be told now.
+    pub async fn facts_if_awake(&self, id: &BranchId) -> Option<BranchFacts> {
+        let lease = self.find(id).ok()?.server.lease_running().await?;
+        let admin = AdminSession::open(lease, "postgres").await.ok()?;
+        self.measure(id, admin).await.ok()
+    }
+
+    /// Where a branch came from; `None` for a root.
+    pub fn origin(&self, id: &BranchId) -> Option<BranchOrigin> {
+        self.find(id).ok()?.record().origin
+    }
+
+    async fn measure(
+        &self,
+        id: &BranchId,
+        mut admin: AdminSession,
+    ) -> Result<BranchFacts, FleetError> {
         let measured: Measured = admin.row(&BRANCH_FACTS, &[]).await?;
         admin.close().await;
         Ok(BranchFacts {

@@ -37,6 +37,7 @@ pub use admin::AdminSession;
 pub use error::FleetError;
 pub use keeper::{Fleet, FleetOptions};
 pub use login::{LoginDecision, LoginRequest, Logins};
+pub use settings::check as check_pg_settings;
 pub use types::{
     Address, BranchFacts, BranchId, BranchOrigin, BranchPoint, ComputeState, EndpointFacts,
     EndpointId, EndpointSettings,

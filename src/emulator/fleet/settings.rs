@@ -49,7 +49,7 @@ pub(super) const RESERVED: u32 = 7;
 pub(super) const DEFAULT_CONNECTIONS: u32 = 100;
 
 /// Checks what an endpoint may set.
-pub(super) fn check(pg_settings: &BTreeMap<String, String>) -> Result<(), FleetError> {
+pub fn check(pg_settings: &BTreeMap<String, String>) -> Result<(), FleetError> {
     for name in pg_settings.keys() {
         let refuse = |why| FleetError::Setting { name: name.clone(), why };
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';

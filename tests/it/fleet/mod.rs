@@ -74,7 +74,7 @@ async fn run(fleet: &Fleet, branch: &BranchId, statements: &str) {
 }
 
 /// How many processes have the directory in their command line.
-fn processes_on(folder: &Path) -> usize {
+pub(crate) fn processes_on(folder: &Path) -> usize {
     let folder = folder.to_str().unwrap();
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use tokio::sync::oneshot;
 
 /// Asks; everything but a yes is a no.
-pub(super) async fn confirm(question: &str) -> bool {
+pub(crate) async fn confirm(question: &str) -> bool {
     let question = question.to_owned();
     let (answer, answered) = oneshot::channel();
     // A thread of its own: a read of the terminal cannot be given up, and must not keep the program

@@ -1,0 +1,57 @@
+//! What survives a restart, and what is made of work that was interrupted.
+
+use serde_json::{Value, json};
+
+use super::{TestEmulator, number, run};
+
+#[tokio::test]
+async fn a_restart_keeps_everything_and_goes_on() {
+    let test = TestEmulator::start().await;
+    test.project("shop").await;
+    let main = "projects/shop/branches/production";
+    let mut session = test.session(main).await;
+    run(&mut session, "create table t as select generate_series(1, 10) as x").await;
+    drop(session);
+    let (host, token) = (test.emulator.host().to_owned(), test.emulator.token().clone());
+    let endpoint = format!("{main}/endpoints/primary");
+    let secret = test.token(&endpoint, json!({})).await;
+    let before = test.get(&endpoint).await;
+    // Work that has not begun when the emulator stops.
+    let slow = json!({"fault": "slow_ready", "seconds": 3600});
+    test.ok("POST", "/emulator/faults", slow).await;
+    let path = "projects/shop/branches?branch_id=dev";
+    let begun = test.ok("POST", path, json!({"spec": {"no_expiry": true}})).await;
+    assert_eq!(begun["done"], false);
+    let place = test.stop().await;
+    let test = TestEmulator::start_in(place).await;
+    assert_eq!((test.emulator.host(), test.emulator.token()), (&*host, &token));
+    let after = test.get(&endpoint).await;
+    assert_eq!(after["status"]["hosts"], before["status"]["hosts"]);
+    assert_eq!(after["status"]["current_state"], "IDLE", "nobody woke it");
+    let user = test.emulator.connection().user.clone();
+    let mut session =
+        test.connect(&endpoint, (&user, &secret), "databricks_postgres").await.unwrap();
+    assert_eq!(number(&mut session, "select count(*) from t").await, 10);
+    let name = begun["name"].as_str().unwrap();
+    while test.get(name).await["done"] == false {}
+    assert!(test.get(name).await.get("error").is_none());
+    let mut session = test.session("projects/shop/branches/dev").await;
+    assert_eq!(number(&mut session, "select count(*) from t").await, 10);
+    test.stop().await;
+}
+
+#[tokio::test]
+async fn a_branch_that_cannot_be_made_leaves_nothing() {
+    let test = TestEmulator::start().await;
+    test.project("shop").await;
+    let path = "projects/shop/branches?branch_id=dev";
+    let spec = json!({"no_expiry": true, "source_branch_lsn": "0/1"});
+    let (status, answer) = test.call("POST", path, json!({ "spec": spec })).await;
+    assert!(
+        status == 400 || answer["error"]["error_code"] == "INVALID_PARAMETER_VALUE",
+        "{answer}"
+    );
+    assert_eq!(test.refused("GET", "projects/shop/branches/dev", Value::Null).await.0, 404);
+    test.branch("shop", "dev", json!({"no_expiry": true})).await;
+    test.stop().await;
+}
