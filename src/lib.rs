@@ -13,7 +13,10 @@ pub mod lakebase;
 pub mod plan;
 pub mod postgres;
 pub mod report;
+
+pub mod schedule;
 pub mod schema;
+pub mod server;
 pub mod sop;
 pub mod tools;
 pub mod workflow;

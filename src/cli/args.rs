@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
     approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
-    fork, freeze, history, init, logs, plan, reject, resume, run, runs, schema, settle, show, sop,
-    sql, thaw, tools, validate, watch,
+    fork, freeze, history, init, logs, plan, reject, resume, run, runs, schedule, schema, serve,
+    settle, show, sop, sql, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -142,6 +142,8 @@ pub(crate) enum Command {
     Logs(logs::Args),
     Watch(watch::Args),
     Explain(explain::Args),
+    Serve(serve::Args),
+    Schedule(schedule::Args),
     Audit(audit::Args),
     History(history::Args),
     Tools(tools::Args),

@@ -17,6 +17,8 @@ use crate::lakebase::LoginError;
 use crate::plan::file::PlanFileError;
 use crate::postgres::{EndpointError, PgError, PostgresError};
 use crate::report::style::{Style, Tone};
+use crate::schedule::StandingError;
+use crate::server::ServerError;
 
 /// Everything that a command can end with instead of a result.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,18 @@ pub enum CliError {
     /// The demo could not go on.
     #[error("the demo could not go on")]
     Demo(#[from] DemoError),
+    /// The server ended by itself.
+    #[error("the server could not go on")]
+    Server(#[from] ServerError),
+    /// What the journal says of a schedule does not add up.
+    #[error("the schedule's standing cannot be told")]
+    Standing(#[from] StandingError),
+    /// Another server lives on the same state.
+    #[error("{holder} serves this state directory")]
+    Served {
+        /// Who.
+        holder: String,
+    },
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
@@ -136,16 +150,22 @@ impl CliError {
             | Self::Local(_)
             | Self::File { .. }
             | Self::EmulatorFailed { .. }
+            | Self::Served { .. }
             | Self::PlanFile(PlanFileError::Write { .. } | PlanFileError::Read { .. })
             | Self::Demo(DemoError::Server(_) | DemoError::NoPgstattuple { .. }) => {
                 Exit::Environment
             }
             Self::Config(_) | Self::PlanFile(_) => Exit::Invalid,
-            Self::Journal(error) => of_journal(error),
+            Self::Standing(StandingError::Journal(error)) | Self::Journal(error) => {
+                of_journal(error)
+            }
+            Self::Standing(StandingError::Misplaced(_)) => Exit::Stuck,
             Self::Engine(error) => of_engine(error),
             Self::Query(error) if error.retry_class() == RetryClass::Transient => Exit::Environment,
             Self::Demo(DemoError::Interrupted) => Exit::Interrupted,
-            Self::Query(_) | Self::Tool(_) | Self::Demo(_) | Self::Bench(_) => Exit::Failed,
+            Self::Query(_) | Self::Tool(_) | Self::Demo(_) | Self::Bench(_) | Self::Server(_) => {
+                Exit::Failed
+            }
             Self::History(error) => of_history(error),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Environment,
@@ -171,6 +191,9 @@ impl CliError {
             Self::Journal(error) | Self::Engine(EngineError::Journal(error)) => {
                 journal_help(error).map(str::to_owned)
             }
+            Self::Served { .. } => {
+                Some("stop it first, or take over when it ends: `lakeops serve --wait`".to_owned())
+            }
             Self::Engine(EngineError::Owned { .. }) => {
                 Some("wait for it, or look on with `lakeops watch`".to_owned())
             }
@@ -178,6 +201,8 @@ impl CliError {
             | Self::Config(_)
             | Self::Mistakes(_)
             | Self::Bench(_)
+            | Self::Server(_)
+            | Self::Standing(_)
             | Self::Endpoint(_)
             | Self::File { .. }
             | Self::Output(_) => None,

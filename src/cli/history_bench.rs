@@ -409,6 +409,7 @@ async fn record(journal: &dyn Journal, id: &str, rows: Vec<HistoryRow>) -> Resul
             by: nobody(),
             yes: false,
             forked_from: None,
+            cause: None,
         },
         Event::RunClaimed { by: nobody(), pid: std::process::id() },
         Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: json!({}) },

@@ -21,7 +21,7 @@ pub const POLICY: &str = "sops/change_policy.rhai";
 const BUILT_IN_POLICY: &str = include_str!("../../sops/change_policy.rhai");
 
 /// Where the user's files are. What lies in the working directory is shown without it.
-fn folders(session: &Session<'_>) -> Folders {
+pub fn folders(session: &Session<'_>) -> Folders {
     let here = session.shell.environment.current_dir();
     let short = |path: PathBuf| path.strip_prefix(&here).map(Path::to_owned).unwrap_or(path);
     Folders {
@@ -146,20 +146,30 @@ fn plan_from(
     }
     let stem = source.as_ref().map_or(name, |source| source.stem());
     let Some(workflow) = resolution.get(stem) else { return Err(unknown(name, library)) };
-    let settings = session.config.settings_for(&wanted.target);
+    let given = (params(&wanted.params)?, wanted.target.clone());
+    plan_of(session, workflow, given)?.map_err(|diagnostics| {
+        print_diagnostics(session, &diagnostics);
+        mistakes(&diagnostics)
+    })
+}
+
+/// Makes the plan of a resolved workflow, or says every mistake.
+pub fn plan_of(
+    session: &Session<'_>,
+    workflow: &Workflow,
+    (params, target): (BTreeMap<String, Given>, Target),
+) -> Result<Result<Plan, Vec<Diagnostic>>, CliError> {
+    let settings = session.config.settings_for(&target);
     let inputs = PlanInputs {
-        params: params(&wanted.params)?,
+        params,
         connection: session.config.selected_connection().to_owned(),
-        target: wanted.target.clone(),
+        target,
         settings: &settings,
         policy: Some((POLICY.to_owned(), policy(&session.config)?)),
         replaces: None,
         now: session.shell.clock.now(),
     };
-    crate::plan::plan(workflow, &inputs).map_err(|diagnostics| {
-        print_diagnostics(session, &diagnostics);
-        mistakes(&diagnostics)
-    })
+    Ok(crate::plan::plan(workflow, &inputs))
 }
 
 /// The file that is meant, when it is one and not a name.

@@ -16,6 +16,7 @@ pub mod follow;
 pub mod history_bench;
 pub mod library;
 pub mod logging;
+pub mod occasions;
 pub mod output;
 pub mod places;
 pub mod progress;

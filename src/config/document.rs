@@ -12,6 +12,7 @@ use super::connection::{ConnectionEntry, ConnectionKind};
 use super::history::HistoryConfig;
 use super::local_postgres::LocalPostgres;
 use super::secrets::SecretEntry;
+use super::server::ServerConfig;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub struct Document {
     pub history: HistoryConfig,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretEntry>,
+    /// What `lakeops serve` listens on, and how much it does at once.
+    pub server: ServerConfig,
     /// What steps and the engine work with.
     pub settings: Settings,
     /// What differs from `settings` for one target, by `project/branch`.
@@ -58,6 +61,7 @@ impl Default for Document {
             local_postgres: LocalPostgres::default(),
             history: HistoryConfig::default(),
             secrets: BTreeMap::new(),
+            server: ServerConfig::default(),
             settings: Settings::default(),
             targets: BTreeMap::new(),
         }

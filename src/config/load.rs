@@ -15,6 +15,7 @@ use super::document::{Document, schema};
 use super::layer::{Layer, Origin, merge};
 use super::overrides::{self, Flags};
 use super::secrets::{SecretSource, Secrets};
+use super::server::ServerConfig;
 use super::show::{Shown, shown};
 use super::{Environment, HistoryConfig, LocalPostgres, Settings};
 use crate::kernel::{Redactor, Secret, Target};
@@ -215,6 +216,11 @@ impl Config {
     /// Where measurements and findings are kept.
     pub fn history(&self) -> &HistoryConfig {
         &self.document.history
+    }
+
+    /// What the server listens on, and how much it does at once.
+    pub fn server(&self) -> &ServerConfig {
+        &self.document.server
     }
 
     /// The settings that hold where no target says otherwise.

@@ -16,6 +16,7 @@ pub mod local_postgres;
 mod overrides;
 pub mod policies;
 pub mod secrets;
+pub mod server;
 pub mod settings;
 mod show;
 
@@ -28,5 +29,6 @@ pub use load::{Actor, Config, ConfigError, FILE, Problem};
 pub use local_postgres::LocalPostgres;
 pub use overrides::Flags;
 pub use secrets::{SecretError, Secrets};
+pub use server::ServerConfig;
 pub use settings::Settings;
 pub use show::Shown;

@@ -38,12 +38,12 @@ impl Executor {
         let step = self.state.nodes[id].key.clone();
         let mut events = vec![
             Event::ApprovalRequested { step: step.clone(), request: request.clone() },
-            Event::NotificationQueued {
-                dedup: format!("{}/approval/{step}/{}", self.run, request.digest.short()),
-                severity: Severity::Warning,
-                title: format!("run {} waits for an approval of `{step}`", self.run),
-                body: request.prompt.clone(),
-            },
+            Event::notification(
+                format!("{}/approval/{step}/{}", self.run, request.digest.short()),
+                Severity::Warning,
+                format!("run {} waits for an approval of `{step}`", self.run),
+                request.prompt.clone(),
+            ),
         ];
         if let Some(by) = self.approves_by_itself(&request) {
             events.push(Event::ApprovalDecided {

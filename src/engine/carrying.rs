@@ -161,12 +161,12 @@ impl Task {
 /// A person must act, and is told so in the same commit.
 pub(super) fn stuck(run: &RunId, step: Option<&StepKey>, why: String) -> [Event; 2] {
     let about = step.map_or("run", StepKey::as_str);
-    let notice = Event::NotificationQueued {
-        dedup: format!("{run}/stuck/{about}"),
-        severity: Severity::Critical,
-        title: format!("run {run} is stuck"),
-        body: why.clone(),
-    };
+    let notice = Event::notification(
+        format!("{run}/stuck/{about}"),
+        Severity::Critical,
+        format!("run {run} is stuck"),
+        why.clone(),
+    );
     [Event::RunStuck { step: step.cloned(), why }, notice]
 }
 
@@ -179,12 +179,12 @@ pub(super) fn doubtful(
 ) -> [Event; 2] {
     let what = set.changes.get(index).map(|change| change.operation.to_string());
     let what = what.unwrap_or_default();
-    let notice = Event::NotificationQueued {
-        dedup: format!("{run}/doubt/{step}/{direction}/{index}"),
-        severity: Severity::Critical,
-        title: format!("run {run} cannot tell whether a change happened"),
-        body: format!("step `{step}`, change {index}: {what}\n{why}"),
-    };
+    let notice = Event::notification(
+        format!("{run}/doubt/{step}/{direction}/{index}"),
+        Severity::Critical,
+        format!("run {run} cannot tell whether a change happened"),
+        format!("step `{step}`, change {index}: {what}\n{why}"),
+    );
     [Event::ChangeInDoubt { step: step.clone(), index: place(index), direction, why }, notice]
 }
 
@@ -343,7 +343,7 @@ impl<'a> Carry<'a> {
             self.pending.push(Event::EventPublished {
                 name: name.clone(),
                 payload: payload.clone(),
-                depth: 1,
+                depth: self.task.depth + 1,
             });
         }
         self.pending.push(Event::ChangeSettled {

@@ -49,6 +49,9 @@ pub(super) fn scope_for(
             "index" => item(state, place.node).map_or(Value::Null, |(index, _)| json!(index)),
             "run" => run_facts(run, body, state, place.instance),
             "secrets" => secrets(body),
+            "event" => {
+                state.cause.as_ref().and_then(|cause| cause.event()).cloned().unwrap_or_default()
+            }
             _ => Value::Null,
         };
         scope.insert(root.to_owned(), value);

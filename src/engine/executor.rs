@@ -532,6 +532,7 @@ impl Executor {
             step,
             settings: self.parts.settings.settings(&target),
             target,
+            depth: self.state.cause.as_ref().map_or(0, |cause| cause.depth()),
             attempts: self.state.nodes[node].attempts,
             arguments,
             recorder: self.recorder.clone(),

@@ -13,6 +13,7 @@ use super::precondition;
 use super::programs::Programs;
 use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
+use crate::journal::occasion::Cause;
 use crate::journal::store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
 use crate::kernel::{Digest, Direction, Failure, Redactor, RunId, Severity};
 use crate::plan::Plan;
@@ -126,9 +127,39 @@ impl Engine {
 
     /// Records that a run of a plan exists. The run begins when it is executed.
     pub async fn start(&self, plan: &Plan, options: StartOptions) -> Result<RunId, EngineError> {
+        match self.record_start(plan, (self.parts.ids.run_id(), options), None, Vec::new()).await {
+            Err(EngineError::Journal(JournalError::DuplicateKey { run, .. })) => Ok(run),
+            started => started.map(|(run, _)| run),
+        }
+    }
+
+    /// Records that a run exists because of a slot or an event, in one commit with what `also` says of
+    /// that. The key of the run is that of the cause: a second one is [`JournalError::DuplicateKey`].
+    pub async fn start_because(
+        &self,
+        plan: &Plan,
+        (by, cause): (Principal, Cause),
+        also: impl FnOnce(&RunId) -> Append,
+    ) -> Result<(RunId, Vec<Entry>), EngineError> {
+        let options = StartOptions { key: Some(cause.key()), by, yes: false, forked_from: None };
+        let run = self.parts.ids.run_id();
+        let also = vec![also(&run)];
+        let name = options.key.clone().unwrap_or_default();
+        self.parts.kill.reach(&format!("{name}/before commit"));
+        let started = self.record_start(plan, (run, options), Some(Box::new(cause)), also).await;
+        self.parts.kill.reach(&format!("{name}/after commit"));
+        started
+    }
+
+    async fn record_start(
+        &self,
+        plan: &Plan,
+        (run, options): (RunId, StartOptions),
+        cause: Option<Box<Cause>>,
+        also: Vec<Append>,
+    ) -> Result<(RunId, Vec<Entry>), EngineError> {
         self.graph(plan)?;
         self.parts.journal.put_plan(plan).await?;
-        let run = self.parts.ids.run_id();
         let created = Event::RunCreated {
             plan: plan.id.clone(),
             workflow: plan.body.workflow.clone(),
@@ -137,12 +168,16 @@ impl Engine {
             by: options.by,
             yes: options.yes,
             forked_from: options.forked_from,
+            cause,
         };
-        match self.append(&run, Expect::Last(0), created).await {
-            Ok(()) => Ok(run),
-            Err(JournalError::DuplicateKey { run, .. }) => Ok(run),
-            Err(error) => Err(error.into()),
-        }
+        let created = Append {
+            stream: Stream::Run(run.clone()),
+            expect: Expect::Last(0),
+            events: vec![created],
+        };
+        let batch = also.into_iter().chain([created]).collect();
+        let entries = self.parts.journal.append(batch, Durability::Synced).await?;
+        Ok((run, entries))
     }
 
     /// Works on a run until it is over, or waits for somebody, or is interrupted.

@@ -34,6 +34,7 @@ impl Engine {
             by: options.by,
             yes: options.yes,
             forked_from: Some(run.clone()),
+            cause: loaded.state.cause.clone(),
         };
         let append = Append {
             stream: Stream::Run(fork.clone()),

@@ -22,6 +22,7 @@ pub use super::node::{
 use crate::journal::event::{
     ApprovalRequest, Compensation, DoubtVerdict, Event, Item, Outcome, Principal, StepKey,
 };
+use crate::journal::occasion::Cause;
 use crate::journal::store::Entry;
 use crate::kernel::change::Origin;
 use crate::kernel::{Digest, Direction, Receipt, Settlement, Severity, Target, Timestamp};
@@ -46,6 +47,8 @@ pub struct RunState {
     pub created_at: Timestamp,
     /// Who started it.
     pub started_by: Option<Principal>,
+    /// What started it by itself.
+    pub cause: Option<Box<Cause>>,
     /// Whether `--yes` was given.
     pub yes: bool,
     /// Locks.
@@ -102,6 +105,7 @@ impl RunState {
             barren_claims: 0,
             created_at: Timestamp::default(),
             started_by: None,
+            cause: None,
             yes: false,
             locks: BTreeMap::new(),
             approvals: Vec::new(),
@@ -230,7 +234,8 @@ impl RunState {
         seq: u64,
     ) -> Result<(), IllegalTransition> {
         match event {
-            Event::RunCreated { by, yes, .. } => {
+            Event::RunCreated { by, yes, cause, .. } => {
+                self.cause.clone_from(cause);
                 self.created_at = at;
                 self.started_by = Some(by.clone());
                 self.yes = *yes;
@@ -457,13 +462,24 @@ impl RunState {
                     }
                 }
             }
-            Event::NotificationQueued { dedup, severity, title, body } => {
+            Event::NotificationQueued { dedup, severity, title, body, .. } => {
                 self.outbox.insert(dedup.clone(), (*severity, title.clone(), body.clone()));
             }
             Event::NotificationDelivered { dedup } => {
                 self.outbox.remove(dedup);
             }
             Event::EventPublished { .. } | Event::Override { .. } | Event::Pruned => {}
+            Event::ScheduleSeen { .. }
+            | Event::SlotsDecided { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::TriggerSeen { .. }
+            | Event::TriggerDecided { .. }
+            | Event::AlertRouted { .. }
+            | Event::AlertsSent { .. }
+            | Event::AlertsFailed { .. } => {
+                return Err(illegal(event, "it belongs to no run"));
+            }
         }
         Ok(())
     }

@@ -32,6 +32,8 @@ pub(super) struct Task {
     pub(super) step: Arc<PlannedStep>,
     pub(super) target: Target,
     pub(super) settings: Settings,
+    /// How many events caused one another before the run.
+    pub(super) depth: u32,
     /// Tries before this one.
     pub(super) attempts: u32,
     /// The arguments with every expression resolved.

@@ -164,7 +164,7 @@ impl Fold {
                 }
                 self.close_approval(&step);
             }
-            Event::NotificationQueued { dedup, severity, title, body } => {
+            Event::NotificationQueued { dedup, severity, title, body, .. } => {
                 let row = json!({
                     "alert_id": dedup,
                     "workflow": self.workflow,

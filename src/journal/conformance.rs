@@ -131,6 +131,7 @@ fn created(key: Option<&str>) -> Event {
         by: somebody(),
         yes: false,
         forked_from: None,
+        cause: None,
     }
 }
 
@@ -504,6 +505,11 @@ async fn filters(bench: Bench) -> Checked {
         (EntryFilter { after: 6, ..none() }, vec![7]),
         (EntryFilter { since: Some(Timestamp::from_millis(2_000)), ..none() }, vec![5, 6, 7]),
         (EntryFilter { limit: Some(2), ..none() }, vec![1, 2]),
+        (EntryFilter { limit: Some(2), newest: true, ..none() }, vec![6, 7]),
+        (
+            EntryFilter { stream: Some("aa".into()), limit: Some(2), newest: true, ..none() },
+            vec![5, 6],
+        ),
         (EntryFilter { kinds: vec!["nonsense".into()], ..none() }, vec![]),
     ];
     for (filter, expected) in cases {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::occasion::{Cause, SlotFate, TriggerFate};
 use crate::kernel::{
     ChangeSet, Digest, Direction, Failure, Risk, RunId, Seen, Settlement, Severity, Span, Target,
     Timestamp,
@@ -216,6 +217,9 @@ pub enum Event {
         yes: bool,
         /// The run that this one was forked from.
         forked_from: Option<RunId>,
+        /// What started it by itself; `None`: a person or a program did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Box<Cause>>,
     },
     /// An executor took the run. The sequence number of this event is its fencing token.
     RunClaimed {
@@ -543,8 +547,17 @@ pub enum Event {
         title: String,
         /// The rest.
         body: String,
+        /// The one channel that it goes to; `None`: where the routes send it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<String>,
+        /// What routes and receivers tell it by: `workflow`, `target`, `metric`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+        /// Whether it says that what was told under its key is over.
+        #[serde(default, skip_serializing_if = "is_default")]
+        resolves: bool,
     },
-    /// It was delivered.
+    /// It was told to whoever watches the run. What channels do with it is in the stream of alerts.
     NotificationDelivered {
         /// Its de-duplication key.
         dedup: String,
@@ -568,6 +581,129 @@ pub enum Event {
         reason: String,
         /// For how long.
         expires: Option<Span>,
+    },
+    // ---- what starts runs by itself ----------------------------------------------------------
+    /// A schedule was seen for the first time, or with another cron text or zone: slots count from here.
+    /// Written again now and then, so that its standing follows from few entries.
+    ScheduleSeen {
+        /// The schedule.
+        schedule: String,
+        /// The workflow that it starts.
+        workflow: String,
+        /// Five-field cron.
+        cron: String,
+        /// The IANA time zone.
+        time_zone: String,
+        /// The version of the time zone database that the slots were computed with.
+        tzdb: String,
+        /// Slots after this instant are its own.
+        watermark: Timestamp,
+        /// Who paused it, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        paused: Option<(Principal, String)>,
+    },
+    /// What became of a slot, or of several that follow one another. Commits together with its run.
+    SlotsDecided {
+        /// The schedule.
+        schedule: String,
+        /// The first slot.
+        first: Timestamp,
+        /// The last one; the watermark from now on.
+        last: Timestamp,
+        /// How many slots these are.
+        count: u64,
+        /// What became of them.
+        fate: SlotFate,
+        /// The run that was started.
+        run: Option<RunId>,
+        /// Why not, when it was not.
+        why: Option<String>,
+    },
+    /// A person paused a schedule: its slots are suppressed from now on.
+    SchedulePaused {
+        /// The schedule.
+        schedule: String,
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
+    /// A person lets a schedule go on.
+    ScheduleResumed {
+        /// The schedule.
+        schedule: String,
+        /// Who.
+        by: Principal,
+        /// Why.
+        reason: String,
+    },
+    /// A trigger was seen for the first time: events count from here. Written again now and then, so that
+    /// its standing follows from few entries.
+    TriggerSeen {
+        /// The trigger.
+        trigger: String,
+        /// The workflow that it starts.
+        workflow: String,
+        /// The name of the events that it looks at.
+        event: String,
+        /// Events after this position of the journal are its own.
+        position: u64,
+        /// When it started its newest run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fired_at: Option<Timestamp>,
+    },
+    /// What a trigger made of an event. Commits together with its run.
+    TriggerDecided {
+        /// The trigger.
+        trigger: String,
+        /// The position of the event in the journal.
+        position: u64,
+        /// What it made of it.
+        fate: TriggerFate,
+        /// The run that was started.
+        run: Option<RunId>,
+        /// Why not, when it was not.
+        why: Option<String>,
+    },
+
+    // ---- alerts: what channels did with notifications ----------------------------------------
+    /// A notification, or what ends one, was looked at: it waits for these channels; for none: why.
+    AlertRouted {
+        /// The journal was looked at up to this position.
+        seen: u64,
+        /// The position of the notification.
+        of: u64,
+        /// Its de-duplication key.
+        dedup: String,
+        /// How bad it is.
+        severity: Severity,
+        /// Whether it says that what was told under its key is over.
+        #[serde(default, skip_serializing_if = "is_default")]
+        resolves: bool,
+        /// The channels.
+        channels: Vec<String>,
+        /// Why it goes nowhere.
+        why: Option<String>,
+    },
+    /// A receiver took messages.
+    AlertsSent {
+        /// The positions at which they were routed.
+        routed: Vec<u64>,
+        /// The channel.
+        channel: String,
+    },
+    /// A receiver did not take messages; they are sent again.
+    AlertsFailed {
+        /// The positions at which they were routed.
+        routed: Vec<u64>,
+        /// The channel.
+        channel: String,
+        /// How often it was tried.
+        attempt: u32,
+        /// What went wrong.
+        failure: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
     },
     /// The payload of a pruned event; its links stay.
     Pruned,
@@ -613,6 +749,15 @@ impl Event {
             Self::NotificationDelivered { .. } => "notification_delivered",
             Self::EventPublished { .. } => "event_published",
             Self::Override { .. } => "override",
+            Self::ScheduleSeen { .. } => "schedule_seen",
+            Self::SlotsDecided { .. } => "slots_decided",
+            Self::SchedulePaused { .. } => "schedule_paused",
+            Self::ScheduleResumed { .. } => "schedule_resumed",
+            Self::TriggerSeen { .. } => "trigger_seen",
+            Self::TriggerDecided { .. } => "trigger_decided",
+            Self::AlertRouted { .. } => "alert_routed",
+            Self::AlertsSent { .. } => "alerts_sent",
+            Self::AlertsFailed { .. } => "alerts_failed",
             Self::Pruned => "pruned",
         }
     }
@@ -628,6 +773,13 @@ impl Event {
 }
 
 impl Event {
+    /// A notification that goes where the routes send it.
+    pub fn notification(dedup: String, severity: Severity, title: String, body: String) -> Self {
+        let labels = BTreeMap::new();
+        let (channel, resolves) = (None, false);
+        Self::NotificationQueued { dedup, severity, title, body, channel, labels, resolves }
+    }
+
     /// The step that it belongs to, when it belongs to one.
     pub fn step(&self) -> Option<&str> {
         match self {
@@ -667,6 +819,15 @@ impl Event {
             | Self::NotificationDelivered { .. }
             | Self::EventPublished { .. }
             | Self::Override { .. }
+            | Self::ScheduleSeen { .. }
+            | Self::SlotsDecided { .. }
+            | Self::SchedulePaused { .. }
+            | Self::ScheduleResumed { .. }
+            | Self::TriggerSeen { .. }
+            | Self::TriggerDecided { .. }
+            | Self::AlertRouted { .. }
+            | Self::AlertsSent { .. }
+            | Self::AlertsFailed { .. }
             | Self::Pruned => None,
         }
     }

@@ -2,7 +2,8 @@
 //! clock and no expiry.
 //!
 //! `<state>/lock` is held shared by every process that has the journal open, exclusively by a
-//! migration. `<state>/runs/<run>.lock` is held by the one executor of a run.
+//! migration. `<state>/runs/<run>.lock` is held by the one executor of a run, `<state>/server.lock` by
+//! the one server.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -39,7 +40,7 @@ impl StateLock {
     }
 }
 
-/// Who executes a run.
+/// Who holds a lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// Its process.
@@ -75,11 +76,37 @@ struct Note {
     about: String,
 }
 
+/// A lock that says who holds it, until it is dropped or the process dies.
+#[derive(Debug)]
+struct Held {
+    path: PathBuf,
+    _file: File,
+}
+
 /// The right to execute a run, until it is dropped or the process dies.
 #[derive(Debug)]
 pub struct RunLock {
-    path: PathBuf,
-    _file: File,
+    _held: Held,
+}
+
+/// The right to be the server of a state directory, until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct ServerLock {
+    _held: Held,
+}
+
+impl ServerLock {
+    /// Takes the lock, or says who holds it. `about` tells others what this process is doing.
+    pub fn try_acquire(state_dir: &Path, about: &str) -> io::Result<Result<Self, Holder>> {
+        fs::create_dir_all(state_dir)?;
+        let held = Held::try_take(state_dir.join("server.lock"), about)?;
+        Ok(held.map(|held| Self { _held: held }))
+    }
+
+    /// The server that lives at this moment, if any does.
+    pub fn holder(state_dir: &Path) -> io::Result<Option<Holder>> {
+        Held::holder(&state_dir.join("server.lock"))
+    }
 }
 
 impl RunLock {
@@ -89,7 +116,18 @@ impl RunLock {
         run: &RunId,
         about: &str,
     ) -> io::Result<Result<Self, Holder>> {
-        let path = path_of(state_dir, run)?;
+        let held = Held::try_take(path_of(state_dir, run)?, about)?;
+        Ok(held.map(|held| Self { _held: held }))
+    }
+
+    /// Who executes a run at this moment, if anybody does.
+    pub fn holder(state_dir: &Path, run: &RunId) -> io::Result<Option<Holder>> {
+        Held::holder(&path_of(state_dir, run)?)
+    }
+}
+
+impl Held {
+    fn try_take(path: PathBuf, about: &str) -> io::Result<Result<Self, Holder>> {
         loop {
             let mut file = open(&path)?;
             match file.try_lock() {
@@ -109,10 +147,8 @@ impl RunLock {
         }
     }
 
-    /// Who executes a run at this moment, if anybody does.
-    pub fn holder(state_dir: &Path, run: &RunId) -> io::Result<Option<Holder>> {
-        let path = path_of(state_dir, run)?;
-        let mut file = match File::open(&path) {
+    fn holder(path: &Path) -> io::Result<Option<Holder>> {
+        let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -125,7 +161,7 @@ impl RunLock {
     }
 }
 
-impl Drop for RunLock {
+impl Drop for Held {
     fn drop(&mut self) {
         // A file that stays behind is taken over by the next holder.
         fs::remove_file(&self.path).unwrap_or_default();
@@ -187,8 +223,8 @@ mod tests {
         assert_eq!(RunLock::holder(dir.path(), &run).unwrap(), Some(holder));
         drop(first);
         assert_eq!(RunLock::holder(dir.path(), &run).unwrap(), None);
-        let second = RunLock::try_acquire(dir.path(), &run, "other").unwrap().unwrap();
-        assert!(second.path.exists());
+        let _second = RunLock::try_acquire(dir.path(), &run, "other").unwrap().unwrap();
+        assert!(path_of(dir.path(), &run).unwrap().exists());
     }
 
     #[test]

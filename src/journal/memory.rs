@@ -197,7 +197,13 @@ impl Journal for MemoryJournal {
         Box::pin(async move {
             let state = self.state();
             let found = state.entries.iter().filter(|entry| filter.lets_through(entry));
-            Ok(found.take(limit.unwrap_or(usize::MAX)).cloned().collect())
+            let limit = limit.unwrap_or(usize::MAX);
+            if !filter.newest {
+                return Ok(found.take(limit).cloned().collect());
+            }
+            let mut newest: Vec<Entry> = found.rev().take(limit).cloned().collect();
+            newest.reverse();
+            Ok(newest)
         })
     }
 

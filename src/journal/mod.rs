@@ -14,6 +14,7 @@ pub mod export;
 pub mod faulty;
 pub mod lock;
 pub mod memory;
+pub mod occasion;
 mod owed;
 pub mod query;
 pub mod sqlite;
@@ -22,8 +23,9 @@ pub mod tail;
 
 pub use event::{Event, Outcome, Principal};
 pub use faulty::{Fault, FaultyJournal};
-pub use lock::{Holder, RunLock};
+pub use lock::{Holder, RunLock, ServerLock};
 pub use memory::MemoryJournal;
+pub use occasion::{Cause, SlotFate, TriggerFate};
 pub use query::{AuditFilter, AuditRow, audit};
 pub use sqlite::SqliteJournal;
 pub use store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};

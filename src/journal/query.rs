@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Decision, DoubtVerdict, Event, Principal, StepKey};
-use super::store::Entry;
+use super::store::{Entry, Stream};
 use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, SqlStatement, Timestamp};
 
 /// The kinds that an audit is made from: the filter of the entries to read.
-pub const AUDIT_KINDS: [&str; 21] = [
+pub const AUDIT_KINDS: [&str; 23] = [
     "run_created",
     "run_claimed",
     "run_parked",
@@ -30,6 +30,8 @@ pub const AUDIT_KINDS: [&str; 21] = [
     "run_stuck",
     "unstuck",
     "override",
+    "schedule_paused",
+    "schedule_resumed",
     "pruned",
 ];
 
@@ -121,7 +123,10 @@ impl<'a> Audit<'a> {
         Some(AuditRow {
             at: entry.at,
             position: entry.position,
-            run: (stream != "system").then(|| stream.to_owned()),
+            run: match Stream::parse(stream) {
+                Stream::Run(run) => Some(run.as_str().to_owned()),
+                _ => None,
+            },
             step: line.step.cloned(),
             actor: actor.map(|principal| principal.name.clone()),
             from: actor.map(|principal| principal.from.clone()),
@@ -185,6 +190,12 @@ impl<'a> Audit<'a> {
                 Line::new("doubt_settled", format!("{verdict}: {reason}; {change}")).of(step).by(by)
             }
             Event::Unstuck { by, reason } => Line::new("unstuck", reason).by(by),
+            Event::SchedulePaused { schedule, by, reason } => {
+                Line::new("schedule_paused", format!("{schedule}: {reason}")).by(by)
+            }
+            Event::ScheduleResumed { schedule, by, reason } => {
+                Line::new("schedule_resumed", format!("{schedule}: {reason}")).by(by)
+            }
             Event::Override { what, by, reason, expires } => {
                 let span = expires.map(|span| format!(" for {span}")).unwrap_or_default();
                 Line::new("override", format!("{what}{span}: {reason}")).by(by)

@@ -8,21 +8,57 @@ use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::PlanError;
 
-/// A stream of events: one per run, and one for the installation as a whole.
+/// A stream of events: one per run, schedule and trigger, and some for the installation as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
     /// What concerns no run: freezes, published events from outside.
     System,
+    /// What became of notifications.
+    Alerts,
+    /// The slots of a schedule.
+    Schedule(Occasion),
+    /// The events that a trigger looked at.
+    Trigger(Occasion),
     /// The events of a run.
     Run(RunId),
 }
 
+/// The id of a schedule or a trigger, as the name of its stream.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Occasion(String);
+
+const SCHEDULE: &str = "schedule/";
+const TRIGGER: &str = "trigger/";
+
 impl Stream {
+    /// The stream of a schedule.
+    pub fn schedule(id: &str) -> Self {
+        Self::Schedule(Occasion(format!("{SCHEDULE}{id}")))
+    }
+
+    /// The stream of a trigger.
+    pub fn trigger(id: &str) -> Self {
+        Self::Trigger(Occasion(format!("{TRIGGER}{id}")))
+    }
+
     /// The text that it is stored as.
     pub fn as_str(&self) -> &str {
         match self {
             Self::System => "system",
+            Self::Alerts => "alerts",
+            Self::Schedule(Occasion(text)) | Self::Trigger(Occasion(text)) => text,
             Self::Run(run) => run.as_str(),
+        }
+    }
+
+    /// The stream that is stored under a text.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "system" => Self::System,
+            "alerts" => Self::Alerts,
+            _ if text.starts_with(SCHEDULE) => Self::Schedule(Occasion(text.to_owned())),
+            _ if text.starts_with(TRIGGER) => Self::Trigger(Occasion(text.to_owned())),
+            run => Self::Run(RunId::new(run)),
         }
     }
 }
@@ -121,6 +157,9 @@ pub struct EntryFilter {
     pub since: Option<Timestamp>,
     /// At most so many.
     pub limit: Option<u32>,
+    /// Of more than `limit`, the newest instead of the oldest. The order is that of the journal all the
+    /// same.
+    pub newest: bool,
 }
 
 /// The end of the chain: kept elsewhere, it shows that a journal lost its tail.

@@ -10,54 +10,54 @@ use tempfile::TempDir;
 use crate::harness::{postgres, value};
 
 /// A project folder of its own, and the program in it.
-struct Project {
+pub(crate) struct Project {
     folder: TempDir,
-    url: Option<String>,
+    pub(crate) url: Option<String>,
 }
 
 /// How the program ended, and what it said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out)
             .unwrap_or_else(|e| panic!("{e}: {}\n{}", self.out, self.err))
     }
 
     #[track_caller]
-    fn ends(self, code: i32) -> Self {
+    pub(crate) fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         self
     }
 }
 
 impl Project {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), url: None }
     }
 
     /// With a database of its own.
-    async fn with_database(hint: &str) -> Self {
+    pub(crate) async fn with_database(hint: &str) -> Self {
         let endpoint = postgres().await.fresh_database(hint).await;
         Self { url: Some(endpoint.to_url().expose().clone()), ..Self::new() }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn write(&self, path: &str, text: &str) -> &Self {
+    pub(crate) fn write(&self, path: &str, text: &str) -> &Self {
         let path = self.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
         self
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakeops"));
         command.args(args).current_dir(self.path()).env_clear().stdin(Stdio::null());
         for name in ["PATH", "HOME"] {
@@ -71,7 +71,7 @@ impl Project {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
         Self::finish(self.command(args))
     }
 
@@ -85,13 +85,13 @@ impl Project {
         }
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let args = [args, &["--output", "json"]].concat();
         self.run(&args).json()
     }
 }
 
-const VERBS: [&[&str]; 55] = [
+const VERBS: [&[&str]; 62] = [
     &[],
     &["demo"],
     &["init"],
@@ -141,6 +141,13 @@ const VERBS: [&[&str]; 55] = [
     &["emulator", "stop"],
     &["emulator", "status"],
     &["emulator", "reset"],
+    &["serve"],
+    &["schedule"],
+    &["schedule", "list"],
+    &["schedule", "next"],
+    &["schedule", "pause"],
+    &["schedule", "resume"],
+    &["schedule", "trigger"],
     &["freeze"],
     &["thaw"],
     &["fork"],

@@ -39,6 +39,8 @@ mod report;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod serve;
+#[cfg(test)]
 mod sop;
 #[cfg(test)]
 mod sql;

@@ -134,6 +134,7 @@ fn until_approval() -> Vec<Event> {
             by: ann(),
             yes: false,
             forked_from: None,
+            cause: None,
         },
         Event::RunClaimed { by: ann(), pid: 7 },
         attempt("diagnose", 1),

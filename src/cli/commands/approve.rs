@@ -82,7 +82,7 @@ async fn seen(session: &Session<'_>, run: &RunSummary, text: &str) -> Result<Dig
     })
 }
 
-/// Goes on with a run after a decision, unless somebody works on it.
+/// Goes on with a run after a decision, unless a server does, or somebody works on it.
 pub(crate) async fn go_on(
     session: &Session<'_>,
     run: &RunSummary,
@@ -90,7 +90,11 @@ pub(crate) async fn go_on(
     note: &str,
 ) -> Result<Exit, CliError> {
     session.shell.out.note(note);
-    if !only_records {
+    let server = super::serve::server_of(&session.config.state_dir());
+    if let (Some(server), false) = (&server, only_records) {
+        session.shell.out.note(&format!("the server goes on with it ({server})"));
+    }
+    if !only_records && server.is_none() {
         match super::resume::one(session, run).await {
             Err(CliError::Engine(EngineError::Owned { source, .. })) => {
                 session.shell.out.note(&source.to_string());

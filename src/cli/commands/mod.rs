@@ -22,7 +22,9 @@ pub(crate) mod reject;
 pub(crate) mod resume;
 pub(crate) mod run;
 pub(crate) mod runs;
+pub(crate) mod schedule;
 pub(crate) mod schema;
+pub(crate) mod serve;
 pub(crate) mod settle;
 pub(crate) mod show;
 pub(crate) mod sop;
@@ -82,6 +84,8 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Logs(args) => logs::run(session, args).await,
         Command::Watch(args) => watch::run(session, args).await,
         Command::Explain(args) => explain::run(session, args).await,
+        Command::Serve(args) => serve::run(session, args).await,
+        Command::Schedule(args) => schedule::run(session, args).await,
         Command::Audit(args) => audit::run(session, args).await,
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,

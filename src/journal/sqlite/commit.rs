@@ -142,7 +142,7 @@ impl Ledger {
                     prepared.digest,
                     place.hash,
                 ])?;
-                if append.stream != Stream::System {
+                if matches!(append.stream, Stream::Run(_)) {
                     for touch in touches(stream, place.at, &prepared.event) {
                         self.touch(stream, place.position, &touch)?;
                     }

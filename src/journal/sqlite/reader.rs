@@ -92,12 +92,19 @@ impl Reader {
         let common = "position > ?1 and at >= coalesce(?2, at) \
              and (?3 is null or kind in (select value from json_each(?3)))";
         let after = integer(filter.after);
-        let rest = match filter.stream {
-            Some(_) => format!("{common} and stream = ?5 order by position limit ?4"),
-            None => format!("{common} and ?5 is null order by position limit ?4"),
+        // Within a stream the sequence has the order of the positions, and an index.
+        let (condition, order) = match filter.stream {
+            Some(_) => ("stream = ?5", "seq"),
+            None => ("?5 is null", "position"),
         };
+        let direction = if filter.newest { "desc" } else { "asc" };
+        let rest = format!("{common} and {condition} order by {order} {direction} limit ?4");
         let params = params![after, since, kinds, limit, filter.stream];
-        self.with(|conn| self.select(conn, &rest, params))
+        let mut found = self.with(|conn| self.select(conn, &rest, params))?;
+        if filter.newest {
+            found.reverse();
+        }
+        Ok(found)
     }
 
     /// The decisions of a stream. One pragma when nobody committed since the last call.

@@ -132,6 +132,7 @@ pub(super) fn begun(id: &str) -> Vec<Event> {
         by: by.clone(),
         yes: false,
         forked_from: None,
+        cause: None,
     };
     vec![created, Event::RunClaimed { by, pid: 1 }]
 }

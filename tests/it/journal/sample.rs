@@ -34,6 +34,7 @@ pub(super) fn created() -> Event {
         by: somebody(),
         yes: false,
         forked_from: None,
+        cause: None,
     }
 }
 

@@ -1,0 +1,189 @@
+//! The runs that the server works on, and those that it wakes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::error_text;
+use super::metrics::Metrics;
+use crate::engine::parts::Unobserved;
+use crate::engine::{Engine, EngineError};
+use crate::journal::store::{EntryFilter, RunSummary, Stream};
+use crate::journal::{JournalError, Outcome};
+use crate::kernel::{RunId, Timestamp};
+
+/// A run that another process works on, or that could not be worked on, is looked at again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A run that waits for people.
+struct Asked {
+    /// The sequence number after which a decision is new.
+    after: u64,
+    /// When nobody has decided in time.
+    deadline: Option<Timestamp>,
+}
+
+/// Works on runs, at most so many at once.
+pub(super) struct Pool {
+    engine: Engine,
+    metrics: Arc<Metrics>,
+    most: usize,
+    interrupt: CancellationToken,
+    tasks: JoinSet<Result<Outcome, EngineError>>,
+    working: BTreeMap<RunId, Id>,
+    queue: VecDeque<RunId>,
+    /// Runs that cannot go on before this instant.
+    not_before: BTreeMap<RunId, Timestamp>,
+    /// Runs that wait for people.
+    asked: BTreeMap<RunId, Asked>,
+}
+
+impl Pool {
+    pub(super) fn new(engine: Engine, metrics: Arc<Metrics>, most: usize) -> Self {
+        Self {
+            engine,
+            metrics,
+            most: most.max(1),
+            interrupt: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            working: BTreeMap::new(),
+            queue: VecDeque::new(),
+            not_before: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// How many runs are worked on, or wait for their turn.
+    pub(super) fn len(&self) -> usize {
+        self.working.len() + self.queue.len()
+    }
+
+    /// When the next run can go on by itself.
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        let deadlines = self.asked.values().filter_map(|asked| asked.deadline);
+        self.not_before.values().copied().chain(deadlines).min()
+    }
+
+    /// Takes up every run that can go on; `must_wait` keeps one behind another.
+    pub(super) async fn wake(
+        &mut self,
+        open: &[RunSummary],
+        must_wait: impl Fn(&RunSummary) -> bool,
+    ) -> Result<(), JournalError> {
+        let now = self.engine.parts().clock.now();
+        let known: BTreeSet<&RunId> = open.iter().map(|run| &run.run_id).collect();
+        self.not_before.retain(|run, at| known.contains(run) && *at > now);
+        self.asked.retain(|run, _| known.contains(run));
+        for run in open {
+            let is_taken =
+                self.working.contains_key(&run.run_id) || self.queue.contains(&run.run_id);
+            if is_taken || self.not_before.contains_key(&run.run_id) || must_wait(run) {
+                continue;
+            }
+            if self.is_ready(run, now).await? {
+                self.asked.remove(&run.run_id);
+                self.queue.push_back(run.run_id.clone());
+            }
+        }
+        self.fill();
+        Ok(())
+    }
+
+    async fn is_ready(&mut self, run: &RunSummary, now: Timestamp) -> Result<bool, JournalError> {
+        let is_due = run.wake_at.is_some_and(|at| at <= now);
+        match run.outcome {
+            Outcome::Running => return Ok(true),
+            Outcome::Waiting if run.wake_at.is_none() => return Ok(true),
+            _ if is_due => return Ok(true),
+            Outcome::Waiting => {}
+            // A person decides; until then only a deadline moves it.
+            _ => return self.is_decided(run).await,
+        }
+        if let Some(at) = run.wake_at {
+            self.not_before.insert(run.run_id.clone(), at);
+        }
+        Ok(false)
+    }
+
+    /// Whether somebody has decided something since the run was parked.
+    async fn is_decided(&mut self, run: &RunSummary) -> Result<bool, JournalError> {
+        let journal = &self.engine.parts().journal;
+        let stream = Stream::Run(run.run_id.clone());
+        let after = if let Some(asked) = self.asked.get(&run.run_id) {
+            asked.after
+        } else {
+            let parked = EntryFilter {
+                stream: Some(stream.as_str().to_owned()),
+                kinds: vec!["run_parked".to_owned()],
+                limit: Some(1),
+                newest: true,
+                ..EntryFilter::default()
+            };
+            let parked = journal.entries(parked).await?;
+            let after = parked.first().map_or(0, |entry| entry.seq);
+            let asked = Asked { after, deadline: run.wake_at };
+            self.asked.insert(run.run_id.clone(), asked);
+            after
+        };
+        Ok(!journal.decisions(&stream, after).await?.is_empty())
+    }
+
+    fn fill(&mut self) {
+        while self.working.len() < self.most {
+            let Some(run) = self.queue.pop_front() else { break };
+            let (engine, interrupt) = (self.engine.clone(), self.interrupt.clone());
+            let id = run.clone();
+            let handle = self.tasks.spawn(async move {
+                Box::pin(engine.execute(&id, interrupt, Arc::new(Unobserved))).await
+            });
+            self.working.insert(run, handle.id());
+        }
+        self.metrics.working(self.working.len(), self.queue.len());
+    }
+
+    /// Resolves when a run has ended or was parked; never when none is worked on.
+    pub(super) async fn ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(Ok((id, result))) => self.settle(id, result.map_err(|error| error_text(&error))),
+            Some(Err(error)) => self.settle(error.id(), Err(error.to_string())),
+        }
+        self.fill();
+    }
+
+    fn settle(&mut self, id: Id, result: Result<Outcome, String>) {
+        let found = self.working.iter().find(|(_, task)| **task == id);
+        let Some(run) = found.map(|(run, _)| run.clone()) else { return };
+        self.working.remove(&run);
+        match result {
+            Ok(outcome) => {
+                self.metrics.run_ended(outcome);
+                tracing::info!(%run, outcome = outcome.as_str(), "run ended or waits");
+            }
+            Err(why) => {
+                tracing::warn!(%run, why, "the run is looked at again soon");
+                let again = self.engine.parts().clock.now().plus(AGAIN);
+                self.not_before.insert(run, again);
+            }
+        }
+    }
+
+    /// Starts nothing more; what has begun is settled, and every run is parked.
+    pub(super) async fn drain(&mut self) {
+        self.interrupt.cancel();
+        self.queue.clear();
+        while !self.tasks.is_empty() {
+            if let Some(ended) = self.tasks.join_next_with_id().await {
+                match ended {
+                    Ok((id, result)) => {
+                        self.settle(id, result.map_err(|error| error_text(&error)));
+                    }
+                    Err(error) => self.settle(error.id(), Err(error.to_string())),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a server does by itself, and what it answers.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{Served, entries, project, rows, until};
+
+const ASK: &str = "version: 1\nname: ask\ndescription: Insert a row once somebody agreed.\nparams:\n  n: \
+    { type: integer, default: 7 }\nsteps:\n  - id: insert\n    tool: execute_sql\n    approval: required\n    \
+    with: { statements: [ { sql: \"insert into public.t values ($1)\", binds: [\"${{ params.n }}\"] } ] }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_started_approved_and_followed_over_http() {
+    let project = project("serve_http", "").await;
+    project.write("workflows/ask.yaml", ASK);
+    let served = Served::start(&project, &[]);
+    assert_eq!(served.ask("GET /health", &[], "").0, 200);
+    assert_eq!(served.ask("POST /v1/runs", &[], "{\"workflow\":\"ask\"}").0, 401);
+    let wrong = [("Authorization", "Bearer no")];
+    assert_eq!(served.ask("GET /v1/runs", &wrong, "").0, 401);
+    let (status, refused) = served.api("POST /v1/runs", None, "{\"workflow\":\"nosuch\"}");
+    assert_eq!((status, &refused["error"]["code"]), (422, &json!("server::no_workflow")));
+    let body = json!({ "workflow": "ask", "params": { "n": 5 } }).to_string();
+    let (status, run) = served.api("POST /v1/runs", Some("once"), &body);
+    assert_eq!(status, 202, "{run}");
+    let id = run["run_id"].as_str().unwrap().to_owned();
+    let (_, again) = served.api("POST /v1/runs", Some("once"), &body);
+    assert_eq!(again["run_id"], run["run_id"], "the same key is the same run");
+    assert_eq!(run["started_by"]["name"], "ci");
+    let get = format!("GET /v1/runs/{id}");
+    let outcome = || served.api(&get, None, "").1["outcome"].clone();
+    assert!(until(|| outcome() == "waiting_approval"));
+    let place = format!("/v1/runs/{id}/approvals");
+    let (_, asked) = served.api(&format!("GET {place}"), None, "");
+    let digest = asked[0]["request"]["digest"].as_str().unwrap_or_else(|| panic!("{asked}"));
+    let ruling = |digest: &str| json!({ "step": "insert", "digest": digest, "decision": "approved", "reason": "seen" });
+    let other = ruling(&"0".repeat(64)).to_string();
+    assert_eq!(served.api(&format!("POST {place}"), None, &other).0, 409, "not what was shown");
+    let (status, _) = served.api(&format!("POST {place}"), None, &ruling(digest).to_string());
+    assert!(status < 300);
+    assert!(until(|| outcome() == "succeeded"));
+    assert_eq!(rows(&project).await, 1);
+    assert!(until(|| served.metric("lakeops_runs_left_total{outcome=\"succeeded\"}") == 1));
+    assert_eq!(served.end(Signal::SIGTERM), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_is_refused_or_waits_and_decisions_are_left_to_it() {
+    let project = project("serve_second", "").await;
+    project.write("workflows/ask.yaml", ASK);
+    let run = project.run(&["run", "ask", "--output", "json"]).ends(3).json();
+    let served = Served::start(&project, &[]);
+    let second = project.run(&["serve"]).ends(5);
+    assert!(
+        second.err.contains("lakeops serve") && second.err.contains("--wait"),
+        "{}",
+        second.err
+    );
+    let id = run["run_id"].as_str().unwrap();
+    let approved = project.run(&["approve", id, "--reason", "agreed"]).ends(0);
+    assert!(approved.err.contains("the server goes on with it"), "{}", approved.err);
+    assert!(until(|| project.json(&["show", id])["outcome"] == "succeeded"));
+    assert_eq!(served.end(Signal::SIGKILL), None);
+    // The lock died with its process.
+    let next = Served::start(&project, &[]);
+    assert_eq!(next.end(Signal::SIGTERM), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_starts_a_run_with_its_fields_and_not_for_ever() {
+    let triggers = "params:\n  n: { type: integer, default: 1 }\ntriggers:\n  - { event: chain, when: \
+        'event.n < 100', overlap: allow }\n";
+    let project = project("serve_chain", "").await;
+    // Each run publishes the event that starts the next.
+    project.write(
+        "workflows/chain.yaml",
+        &format!(
+            "version: 1\nname: chain\ndescription: Cause the next.\n{triggers}steps:\n  - id: next\n    \
+             tool: publish_event\n    with: {{ event: chain, payload: {{ n: \"${{{{ params.n + 1 }}}}\" }} }}\n"
+        ),
+    );
+    let served = Served::start(&project, &[]);
+    assert!(until(|| served.metric("lakeops_triggers") == 1));
+    project.run(&["run", "chain"]).ends(0);
+    let deep = "lakeops_trigger_events_total{fate=\"too_deep\"}";
+    assert!(until(|| served.metric(deep) == 1), "it goes on for ever");
+    served.end(Signal::SIGTERM);
+    let mut numbers = Vec::new();
+    for entry in entries(&project, &["event_published"]).await {
+        let lakeops::journal::Event::EventPublished { payload, depth, .. } = entry.event else {
+            panic!()
+        };
+        numbers.push((payload["n"].as_i64().unwrap(), depth));
+    }
+    let expected: Vec<(i64, u32)> = (1..=9).map(|depth| (i64::from(depth) + 1, depth)).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn the_next_times_of_any_cron_text_are_told() {
+    let project = crate::cli::Project::new();
+    let next = |cron: &str, zone: &str, from: &str| {
+        let args = ["schedule", "next", "--cron", cron, "--time-zone", zone, "--from", from];
+        project.json(&[&args[..], &["--count", "2"]].concat())
+    };
+    let spring = next("30 2 * * *", "Europe/Amsterdam", "2026-03-28T12:00:00Z");
+    assert_eq!(spring, json!(["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]));
+    let offset = next("@daily", "UTC", "2026-01-01T00:30:00+01:00");
+    assert_eq!(offset, json!(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]));
+    assert_eq!(next("0 0 31 2 *", "UTC", "2026-01-01T00:00:00Z"), json!([]));
+    let bad = project.run(&["schedule", "next", "--cron", "61 * * * *"]).ends(2);
+    assert!(bad.err.contains("character 1"), "{}", bad.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_is_paused_and_resumed_without_a_server() {
+    let schedule = "schedule:\n  - { id: often, cron: \"* * * * *\" }\n";
+    let project = project("serve_pause", schedule).await;
+    project.run(&["schedule", "pause", "insert", "--reason", "release"]).ends(0);
+    let listed = project.json(&["schedule", "list"]);
+    assert_eq!(listed[0]["paused"][1], "release");
+    project.run(&["schedule", "resume", "often", "--reason", "over"]).ends(0);
+    project.run(&["schedule", "resume", "often", "--reason", "over"]).ends(2);
+    assert!(project.json(&["schedule", "list"])[0]["paused"].is_null());
+    let audit = project.run(&["audit", "--output", "csv"]).ends(0).out;
+    assert!(audit.contains("schedule_paused") && audit.contains("release"), "{audit}");
+    project.run(&["schedule", "trigger", "insert"]).ends(0);
+    assert_eq!(rows(&project).await, 1);
+}
