@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::copying::{CopyJob, Part, copy};
 use super::error::FleetError;
 use super::follower::Follower;
 use super::ground::Ground;
+use super::history::RETENTION;
 use super::online::{OnlineCopy, Snapshot};
 use super::record::{BranchRecord, cluster_of};
 use super::server::Server;
@@ -26,6 +28,8 @@ pub(super) struct Branch {
     /// Held while base copies are made or used.
     pub history: tokio::sync::Mutex<()>,
     record: Mutex<BranchRecord>,
+    /// How far back it can be restored.
+    kept_for: Mutex<Duration>,
     archive: PathBuf,
     /// What the endpoints want of the server and of its copy that only reads.
     wishes: Mutex<Wishes>,
@@ -56,9 +60,19 @@ impl Branch {
             history: tokio::sync::Mutex::default(),
             ground: Arc::clone(ground),
             record: Mutex::new(record),
+            kept_for: Mutex::new(RETENTION),
             archive,
             wishes: Mutex::default(),
         })
+    }
+
+    /// How far back it can be restored.
+    pub(super) fn kept_for(&self) -> Duration {
+        *self.kept_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn keep_for(&self, time: Duration) {
+        *self.kept_for.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
 
     /// Takes what an endpoint wants; says whether its server has to be started again for it.

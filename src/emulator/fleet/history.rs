@@ -23,15 +23,15 @@ use crate::sql_file;
 pub(super) const COMMIT_MARK: SqlFile = sql_file!("emulator/commit_mark");
 
 /// A branch that lives shorter than this needs no past.
-const FIRST_AFTER: Duration = Duration::from_secs(10);
+const FIRST_AFTER: Duration = Duration::from_secs(3);
 /// A base copy is older than this at most, if the branch is written to at all.
 const EVERY: Duration = Duration::from_hours(1);
 /// Less WAL than this since the last base copy is soon replayed.
 const LITTLE: u64 = 16 << 20;
 /// More is not.
 const MUCH: u64 = 256 << 20;
-/// How far back a branch can be restored at least, once it is that old.
-const RETENTION: Duration = Duration::from_hours(7 * 24);
+/// How far back a branch can be restored at least, once it is that old, unless another time is asked for.
+pub(super) const RETENTION: Duration = Duration::from_hours(7 * 24);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A base copy.
@@ -110,11 +110,17 @@ impl Branch {
         self.forget_old()
     }
 
+    /// Whether it has no past yet, and lives long enough to get one.
+    pub(super) fn lacks_past(&self) -> bool {
+        let age = self.ground.clock.now().since(self.record().created);
+        age >= FIRST_AFTER && self.server.runs() == Some(true) && self.bases().is_empty()
+    }
+
     /// Makes a base copy when one is due. A branch whose server sleeps is not written to.
     pub(super) async fn keep_history(&self) -> Result<(), FleetError> {
         let now = self.ground.clock.now();
         let Some((last, _)) = self.bases().pop() else {
-            if now.since(self.record().created) >= FIRST_AFTER && self.server.runs() == Some(true) {
+            if self.lacks_past() {
                 return Box::pin(self.take_base()).await;
             }
             return Ok(());
@@ -136,7 +142,8 @@ impl Branch {
     fn forget_old(&self) -> Result<(), FleetError> {
         let bases = self.bases();
         let now = self.ground.clock.now();
-        let is_old = |base: &Base| now.since(base.time) > RETENTION;
+        let kept_for = self.kept_for();
+        let is_old = |base: &Base| now.since(base.time) > kept_for;
         let keep_from = bases.iter().rposition(|(base, _)| is_old(base)).unwrap_or(0);
         for (_, folder) in bases.iter().take(keep_from) {
             ClusterPlace::remove(folder)?;

@@ -217,9 +217,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Makes the base copies that are due, without waiting for them.
-    pub(super) fn keep_histories(&self) {
-        for branch in self.held().values().cloned() {
+    /// From now on a branch can be restored so far back, as far as that is kept already.
+    pub fn keep_past(&self, id: &BranchId, time: Duration) {
+        if let Ok(branch) = self.find(id) {
+            branch.keep_for(time);
+        }
+    }
+
+    /// Makes the base copies that are due, of all branches or of those that have none yet, without
+    /// waiting for them.
+    pub(super) fn keep_histories(&self, all: bool) {
+        for branch in self.held().values().filter(|it| all || it.lacks_past()).cloned() {
             tokio::spawn(async move {
                 if let Err(error) = branch.keep_history().await {
                     tracing::warn!(branch = %branch.id, %error, "a base copy could not be made");

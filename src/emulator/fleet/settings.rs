@@ -45,8 +45,9 @@ const OURS: &[&str] = &[
 
 /// Connections that are kept for the fleet itself.
 pub(super) const RESERVED: u32 = 7;
-/// What a branch that has no endpoint yet is started with.
-pub(super) const DEFAULT_CONNECTIONS: u32 = 100;
+/// What a branch that has no endpoint yet is started with: what one of a single compute unit takes, so
+/// that its server need not be started again for it.
+pub(super) const DEFAULT_CONNECTIONS: u32 = 209;
 
 /// Checks what an endpoint may set.
 pub fn check(pg_settings: &BTreeMap<String, String>) -> Result<(), FleetError> {

@@ -12,6 +12,8 @@ use crate::kernel::Clock;
 const EVERY: Duration = Duration::from_millis(500);
 /// How often it looks whether a base copy is due.
 const HISTORY_EVERY: u64 = 20;
+/// How often it looks for branches without any.
+const FIRST_HISTORY_EVERY: u64 = 2;
 /// How long a server that no endpoint needs stays for the next session.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -31,8 +33,8 @@ pub(super) async fn watch(fleet: Weak<Fleet>, clock: Arc<dyn Clock>, end: Cancel
         if let Err(error) = Box::pin(fleet.stop_unused(LINGER)).await {
             tracing::warn!(%error, "an unused server could not be stopped");
         }
-        if round.is_multiple_of(HISTORY_EVERY) {
-            fleet.keep_histories();
+        if round.is_multiple_of(FIRST_HISTORY_EVERY) {
+            fleet.keep_histories(round.is_multiple_of(HISTORY_EVERY));
         }
     }
 }

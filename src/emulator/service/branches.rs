@@ -37,6 +37,9 @@ pub(super) fn shown(tx: &Tx<'_>, record: &Record) -> Result<Value, ApiError> {
     let mut put = |name: &str, value: Value| drop(status.insert(name.to_owned(), value));
     put("branch_id", json!(record.id()));
     put("current_state", json!(state(record)));
+    if !record.ready {
+        put("pending_state", json!("READY"));
+    }
     put("state_change_time", json!(record.updated));
     let project = tx.record(record.project())?;
     let default = project.as_ref().and_then(|it| it.text("default_branch"));
@@ -425,6 +428,8 @@ async fn make(
     if !service.fleet.branches().contains(&id) {
         Box::pin(service.fleet.branch(&source, point(&branch), &id)).await?;
     }
+    let project = service.store.transact(|tx| tx.need(branch.project()))?;
+    service.keep_past(&project, &branch.uid);
     if let Some(origin) = service.fleet.origin(&id)
         && branch.text("source_branch").is_some()
     {

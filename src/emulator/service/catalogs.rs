@@ -53,6 +53,7 @@ fn three_parts(value: &Value) -> Result<Value, String> {
 
 pub(super) fn shown(record: &Record) -> Value {
     let mut status = record.facts.clone();
+    status.remove("owner");
     if record.kind == Kind::Catalog {
         for field in ["branch", "postgres_database"] {
             if let Some(value) = record.spec.get(field) {

@@ -53,6 +53,10 @@ pub(super) fn shown(service: &Service, record: &Record) -> Value {
     let mut status = record.spec.clone();
     status.insert("endpoint_id".to_owned(), json!(record.id()));
     status.entry("disabled").or_insert(json!(false));
+    status.entry("group").or_insert(json!({ "min": 1, "max": 1 }));
+    if !record.ready {
+        status.insert("pending_state".to_owned(), json!("ACTIVE"));
+    }
     let facts = service.fleet.endpoint_facts(&EndpointId(record.uid.clone()));
     let state = match facts.as_ref().map(|facts| facts.state) {
         _ if !record.ready => "INIT",
@@ -71,12 +75,8 @@ pub(super) fn shown(service: &Service, record: &Record) -> Value {
             hosts["port"] = json!(facts.address.port);
         }
         status.insert("hosts".to_owned(), hosts);
-        for (name, time) in
-            [("last_active_time", facts.last_active), ("start_time", facts.start_time)]
-        {
-            if let Some(time) = time {
-                status.insert(name.to_owned(), json!(time));
-            }
+        if let Some(time) = facts.last_active {
+            status.insert("last_active_time".to_owned(), json!(time));
         }
     }
     json!({ "parent": record.parent(), "endpoint_id": record.id(), "status": status })
@@ -191,6 +191,13 @@ pub(super) async fn perform(
     }
 }
 
+/// Breaks the connections of an endpoint's clients; an emulator-only call.
+pub(super) fn drop_sessions(service: &Service, name: &str) -> Result<Value, ApiError> {
+    let endpoint = service.store.transact(|tx| tx.need_alive(name))?;
+    service.fleet.drop_connections(&EndpointId(endpoint.uid));
+    Ok(json!({}))
+}
+
 /// Listens for an endpoint and wakes it, unless that is done already.
 pub(super) async fn open(service: &Service, endpoint: &Record) -> Result<(), ApiError> {
     let settings = service.settings(endpoint)?;
@@ -272,6 +279,14 @@ impl Service {
             disabled: endpoint.is("disabled"),
             pg_settings: pg_settings(&endpoint.spec),
         })
+    }
+
+    /// How far back a project's branches can be restored.
+    pub(super) fn keep_past(&self, project: &Record, branch_uid: &str) {
+        let time = project.text("history_retention_duration").and_then(duration);
+        if let Some(time) = time {
+            self.fleet.keep_past(&BranchId(branch_uid.to_owned()), time);
+        }
     }
 
     /// Listens for an endpoint without waking it.

@@ -29,6 +29,7 @@ mod record;
 mod roles;
 mod route;
 mod running;
+mod schedule;
 mod scram;
 mod snapshots;
 mod statements;

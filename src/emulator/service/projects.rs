@@ -122,9 +122,16 @@ pub(super) fn update(service: &Service, call: &Call, name: &str) -> Result<Value
             if found.project() != project.name {
                 return Err(ApiError::invalid("Field 'spec.default_branch' is in another project"));
             }
+            if found.text("expire_time").is_some() {
+                let text = "a branch that expires cannot be the default branch";
+                return Err(ApiError::forbidden_by_state(text));
+            }
         }
         project.updated = service.clock.now();
         tx.keep(&project)?;
+        for branch in tx.list::<Record>(&format!("{name}/branches"))? {
+            service.keep_past(&project, &branch.uid);
+        }
         let operation = service.done_at_once(tx, &project, service.typed(tx, &project)?)?;
         Ok(operation.shown())
     })
@@ -212,6 +219,7 @@ async fn make(
         Box::pin(service.fleet.create_root(&id, u32::try_from(VERSION).unwrap_or_default()))
             .await?;
     }
+    service.keep_past(&project, &branch.uid);
     let owner = project.fact("owner").unwrap_or(&service.user).to_owned();
     let role = roles::first(service, &branch, &owner);
     let database = databases::first(service, &branch, &role);

@@ -22,6 +22,9 @@ pub(super) async fn reap(service: Weak<Service>) {
         if let Err(error) = held.remove_expired().await {
             tracing::warn!(%error, "what has expired cannot be removed");
         }
+        if let Err(error) = held.take_due_snapshots().await {
+            tracing::warn!(%error, "the schedules of snapshots cannot be read");
+        }
         let now = clock.now();
         if now.since(*metered.get_or_insert(now)) >= usage::EVERY {
             if let Err(error) = held.meter(metered.unwrap_or(now)) {

@@ -305,16 +305,19 @@ pub(super) fn first(service: &Service, branch: &Record, owner: &str) -> Record {
     record
 }
 
-/// Makes what every branch has: the role of superusers, and an extension that only superusers can make.
+/// Makes what every database of a branch has: the role of superusers, and an extension that only
+/// superusers can make.
 pub(super) async fn furnish(service: &Service, branch: &Record) -> Result<(), ApiError> {
-    for database in ["template1", "postgres"] {
-        let mut admin = service.admin(branch, database).await?;
-        admin.run(CREATE_SUPERUSER.name, CREATE_SUPERUSER.body()).await?;
-        admin.run(CREATE_STATEMENTS.name, CREATE_STATEMENTS.body()).await?;
-        let open = format!("grant all on schema public to {SUPERUSER}");
-        admin.run("open the schema public", &open).await?;
-        admin.close().await;
+    let mut admin = service.admin(branch, "template1").await?;
+    let open = format!("grant all on schema public to {SUPERUSER}");
+    for (name, statement) in [
+        (CREATE_SUPERUSER.name, CREATE_SUPERUSER.body()),
+        (CREATE_STATEMENTS.name, CREATE_STATEMENTS.body()),
+        ("open the schema public", &open),
+    ] {
+        admin.run(name, statement).await?;
     }
+    admin.close().await;
     Ok(())
 }
 
@@ -344,7 +347,8 @@ pub(super) async fn write(
     let membership = if is_member {
         format!("grant {SUPERUSER} to {}", ident(role))
     } else {
-        format!("revoke {SUPERUSER} from {}", ident(role))
+        // That it had none is nothing to be warned of.
+        format!("set client_min_messages = error; revoke {SUPERUSER} from {}", ident(role))
     };
     let written = admin.run("write a role", &format!("{statement}; {membership}")).await;
     admin.close().await;

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::record::Kind;
 use super::{
     branches, catalogs, credentials, databases, endpoints, identity, jobs, permissions, projects,
-    roles, snapshots, statements, unity,
+    roles, schedule, snapshots, statements, unity,
 };
 
 /// Answers a call whose caller is known.
@@ -54,6 +54,7 @@ async fn emulator(service: &Arc<Service>, call: &Call, parts: &[&str]) -> Result
             service.meter_now()?;
             Ok(json!({}))
         }
+        ("POST", ["drop_sessions"]) => endpoints::drop_sessions(service, &call.text("endpoint")?),
         ("POST", ["archive"]) => branches::archive(service, &call.text("branch")?).await,
         ("PATCH", ["runs", id]) => jobs::script_run(service, call, id),
         ("PATCH", ["synced_tables", id]) => catalogs::script_status(service, call, id),
@@ -115,6 +116,9 @@ async fn in_project(
         ("DELETE", ["branches", _]) => branches::delete(service, call.flag("purge")?, &name).await,
         ("POST", ["branches", _, "undelete"]) => {
             branches::undelete(service, name.trim_end_matches("/undelete")).await
+        }
+        ("GET" | "PATCH", ["branches", branch, "snapshot-schedule"]) => {
+            schedule::answer(service, call, &format!("{project}/branches/{branch}"))
         }
         (_, ["branches", branch, rest @ ..]) => {
             Box::pin(in_branch(service, call, &format!("{project}/branches/{branch}"), rest)).await

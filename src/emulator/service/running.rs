@@ -1,5 +1,6 @@
 //! The emulator as a whole: started, reached, stopped.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -218,6 +219,11 @@ impl Service {
     async fn take_up(self: &Arc<Self>) -> Result<(), EmulatorError> {
         let endpoints: Vec<Record> = self.store.transact(|tx| {
             let all: Vec<Record> = tx.below(Kind::Project.plural())?;
+            for branch in all.iter().filter(|it| it.kind == Kind::Branch) {
+                if let Some(project) = tx.record(branch.project())? {
+                    self.keep_past(&project, &branch.uid);
+                }
+            }
             let mut open = Vec::new();
             for endpoint in all.into_iter().filter(|it| it.kind == Kind::Endpoint && it.ready) {
                 // Below what is deleted nothing is open.
@@ -228,12 +234,26 @@ impl Service {
             }
             Ok::<_, ApiError>(open)
         })?;
+        self.sweep().await?;
         for endpoint in endpoints {
             if let Err(error) = self.open_asleep(&endpoint).await {
                 tracing::error!(endpoint = %endpoint.name, %error, "an endpoint cannot be opened");
             }
         }
         Ok(self.go_on()?)
+    }
+
+    /// Removes databases that the catalogue does not know: of work that failed and was not cleaned up.
+    async fn sweep(&self) -> Result<(), EmulatorError> {
+        let known: BTreeSet<String> = self.store.transact(|tx| {
+            let all: Vec<Record> = tx.below(Kind::Project.plural())?;
+            Ok::<_, ApiError>(all.into_iter().map(|it| it.uid).collect())
+        })?;
+        for branch in self.fleet.branches().into_iter().filter(|it| !known.contains(&it.0)) {
+            tracing::warn!(%branch, "a database that nothing names is removed");
+            Box::pin(self.fleet.delete_branch(&branch)).await?;
+        }
+        Ok(())
     }
 
     /// The endpoints, and where they listen.

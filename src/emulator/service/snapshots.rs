@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::branches::{point, settle_expiry};
 use super::call::Call;
@@ -34,7 +34,7 @@ pub(super) fn shown(record: &Record) -> Value {
             status.insert(name.clone(), value.clone());
         }
     }
-    json!({ "parent": record.parent(), "snapshot_id": record.id(), "status": status })
+    json!({ "snapshot_id": record.id(), "status": status })
 }
 
 pub(super) async fn create(
@@ -43,8 +43,19 @@ pub(super) async fn create(
     project: &str,
 ) -> Result<Value, ApiError> {
     let id = call.required("snapshot_id")?;
+    let spec = Value::Object(fields::spec_of(&call.body)?);
+    take(service, project, id, &spec).await
+}
+
+/// Takes a snapshot, by a call or by a schedule.
+pub(super) async fn take(
+    service: &Arc<Service>,
+    project: &str,
+    id: &str,
+    spec: &Value,
+) -> Result<Value, ApiError> {
     refuse_bad_id(Kind::Snapshot, id)?;
-    let mut spec = fields::created(FIELDS, &fields::spec_of(&call.body)?)?;
+    let mut spec = fields::created(FIELDS, spec.as_object().unwrap_or(&Map::new()))?;
     let now = service.clock.now();
     // Snapshots may live longer than branches; the service documents no limit.
     if let Some(ttl) = spec.remove("ttl") {

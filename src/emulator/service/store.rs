@@ -25,6 +25,8 @@ const SCHEMA: &str = "
     create table if not exists token (
         digest text primary key, expires integer not null, body text not null
     ) strict, without rowid;";
+/// How many operations can still be read.
+const KEPT_OPERATIONS: i64 = 10_000;
 /// The newest form of the catalogue.
 const FORMAT: i64 = 1;
 
@@ -62,6 +64,9 @@ impl Store {
             return Err(StoreError::Newer { found });
         }
         connection.execute_batch(SCHEMA)?;
+        let old = "delete from operation where done = 1
+                     and number <= (select max(number) - ?1 from operation)";
+        connection.execute(old, [KEPT_OPERATIONS])?;
         connection.pragma_update(None, "user_version", FORMAT)?;
         Ok(Self { connection: Mutex::new(connection) })
     }

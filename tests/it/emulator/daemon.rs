@@ -40,11 +40,21 @@ async fn ask(status: &Value, verb: &str, path: &str, body: Value) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
+async fn pause(time: Duration) {
+    SystemClock.sleep_until(SystemClock.now().plus(time)).await;
+}
+
+fn kill(status: &Value) {
+    let pid = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 async fn gone(place: &Path) {
     let until = SystemClock.now().plus(Duration::from_secs(30));
     while crate::fleet::processes_on(place) > 0 {
         assert!(SystemClock.now() < until, "processes of {} are left", place.display());
-        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(50))).await;
+        pause(Duration::from_millis(50)).await;
     }
 }
 
@@ -71,13 +81,12 @@ async fn it_starts_once_survives_being_killed_and_leaves_nothing() {
     let branch = "/api/2.0/postgres/projects/shop/branches?branch_id=dev";
     let begun = ask(&status, "POST", branch, json!({"spec": {"no_expiry": true}})).await;
     assert_eq!(begun["done"], false, "{begun}");
-    let pid = status["pid"].as_i64().unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(&status);
     gone(&place.state()).await;
     assert_eq!(done(&place, &["emulator", "status"])["state"], "stopped");
+    let killed = status["pid"].clone();
     let status = done(&place, &["emulator", "start"]);
-    assert_ne!(status["pid"], json!(pid.as_raw()));
+    assert_ne!(status["pid"], killed);
     let operation = format!("/api/2.0/postgres/{}", begun["name"].as_str().unwrap());
     let until = SystemClock.now().plus(Duration::from_secs(30));
     loop {
@@ -95,4 +104,44 @@ async fn it_starts_once_survives_being_killed_and_leaves_nothing() {
     assert_eq!(lakeops(&place, &["emulator", "reset"]).0, 2, "it has to be confirmed");
     done(&place, &["emulator", "reset", "--yes"]);
     assert!(!place.state().join("emulator").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_it_finishes_what_was_begun_and_leaves_nothing_else() {
+    let place = Place::new();
+    let mut status = done(&place, &["emulator", "start"]);
+    let base = "/api/2.0/postgres/projects";
+    ask(&status, "POST", &format!("{base}?project_id=shop"), json!({})).await;
+    let branch = format!("{base}/shop/branches/dev");
+    let kept = || std::fs::read_dir(place.state().join("emulator/branches")).unwrap().count();
+    for wait in [20, 150, 400, 800] {
+        let (url, token) = (status["host"].clone(), status["token"].clone());
+        let request = client()
+            .post(format!("{}{base}/shop/branches?branch_id=dev", url.as_str().unwrap()))
+            .bearer_auth(token.as_str().unwrap())
+            .json(&json!({"spec": {"no_expiry": true}}));
+        let asked = tokio::spawn(request.send());
+        pause(Duration::from_millis(wait)).await;
+        kill(&status);
+        drop(asked.await);
+        gone(&place.state()).await;
+        status = done(&place, &["emulator", "start"]);
+        let until = SystemClock.now().plus(Duration::from_mins(1));
+        loop {
+            let found = ask(&status, "GET", &branch, Value::Null).await;
+            if found["error_code"] == "NOT_FOUND" || found["status"]["current_state"] == "READY" {
+                break;
+            }
+            assert!(SystemClock.now() < until, "after {wait} ms: {found}");
+            pause(Duration::from_millis(100)).await;
+        }
+        ask(&status, "DELETE", &format!("{branch}?purge=true"), Value::Null).await;
+        let until = SystemClock.now().plus(Duration::from_mins(1));
+        while kept() != 1 {
+            assert!(SystemClock.now() < until, "after {wait} ms: {} branches are kept", kept());
+            pause(Duration::from_millis(100)).await;
+        }
+    }
+    done(&place, &["emulator", "reset", "--yes"]);
+    gone(&place.state()).await;
 }

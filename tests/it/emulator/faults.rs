@@ -45,7 +45,8 @@ async fn faults_happen_as_often_as_they_are_told_to() {
     let busy = test.refused("DELETE", "projects/shop/branches/e", Value::Null).await;
     assert_eq!(busy, (409, "ABORTED".to_owned()));
     let name = begun["name"].as_str().unwrap();
-    while test.get(name).await["done"] == false {}
+    let begun = test.get(name).await;
+    test.done(begun).await;
     assert_eq!(test.get("projects/shop/branches/e").await["status"]["current_state"], "READY");
     // A fresh token that has not arrived yet.
     let endpoint = "projects/shop/branches/e/endpoints/primary";
@@ -56,6 +57,10 @@ async fn faults_happen_as_often_as_they_are_told_to() {
         let refused = test.connect(endpoint, (&user, &secret), "databricks_postgres").await;
         assert_eq!(sqlstate(&refused.unwrap_err()), "28P01");
     }
-    test.connect(endpoint, (&user, &secret), "databricks_postgres").await.unwrap();
+    let mut session =
+        test.connect(endpoint, (&user, &secret), "databricks_postgres").await.unwrap();
+    // A session that breaks.
+    test.ok("POST", "/emulator/drop_sessions", json!({ "endpoint": endpoint })).await;
+    sqlx::raw_sql("select 1").execute(&mut session).await.unwrap_err();
     test.stop().await;
 }

@@ -33,8 +33,8 @@ async fn a_restart_keeps_everything_and_goes_on() {
         test.connect(&endpoint, (&user, &secret), "databricks_postgres").await.unwrap();
     assert_eq!(number(&mut session, "select count(*) from t").await, 10);
     let name = begun["name"].as_str().unwrap();
-    while test.get(name).await["done"] == false {}
-    assert!(test.get(name).await.get("error").is_none());
+    let begun = test.get(name).await;
+    test.done(begun).await;
     let mut session = test.session("projects/shop/branches/dev").await;
     assert_eq!(number(&mut session, "select count(*) from t").await, 10);
     test.stop().await;
