@@ -69,7 +69,13 @@ pub(super) fn shown(record: &Record) -> Value {
 fn branch_of(tx: &Tx<'_>, spec: &Map<String, Value>) -> Result<Record, ApiError> {
     let name = spec.get("branch").and_then(Value::as_str).ok_or_else(|| missing("branch"))?;
     let branch = tx.need_alive(name)?;
-    if branch.kind == Kind::Branch { Ok(branch) } else { Err(ApiError::not_found("branch")) }
+    if branch.kind != Kind::Branch {
+        return Err(ApiError::not_found("branch"));
+    }
+    if !branch.ready {
+        return Err(ApiError::forbidden_by_state("the branch is not ready"));
+    }
+    Ok(branch)
 }
 
 fn missing(field: &str) -> ApiError {

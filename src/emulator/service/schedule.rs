@@ -61,7 +61,7 @@ fn check(cadence: &Value) -> Result<(), ApiError> {
     let [plan] = given.as_slice() else {
         return refuse("needs one of daily_schedule, weekly_schedule, monthly_schedule");
     };
-    if !hour(plan).is_some_and(|hour| hour < 24) {
+    if hour(plan).is_none_or(|hour| hour >= 24) {
         return refuse("needs an hour from 0 to 23");
     }
     if cadence.get("weekly_schedule").is_some() && weekday(plan).is_none() {
