@@ -78,6 +78,10 @@ impl ReadHistory for HistoryWriter {
         })
     }
 
+    fn location(&self) -> String {
+        Self::location(self).to_string()
+    }
+
     fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredTable>, Failure>> {
         Box::pin(async move { Self::stored(self).await.map_err(|error| error.to_failure()) })
     }

@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod audit;
 pub mod changes;
+pub mod chart;
 pub mod explain;
 pub mod fold;
 pub mod graph;

@@ -123,6 +123,9 @@ pub trait ReadHistory: Send + Sync {
     /// A table that nothing was ever written to has no rows.
     fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Vec<Value>, Failure>>;
 
+    /// Where its tables are: a folder, or the URL of a store.
+    fn location(&self) -> String;
+
     /// The tables that something was written to.
     fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredTable>, Failure>>;
 }

@@ -14,8 +14,9 @@ use crate::cli::places::Selected;
 use crate::cli::session::Session;
 use crate::history::schema::Kept;
 use crate::history::{self, Answer, FileForm, HotTables, TableFacts, Travel, tables};
-use crate::kernel::{Failure, Query, Target};
+use crate::kernel::{Bind, Failure, Query, Span, Target, Timestamp};
 use crate::postgres::PgReader;
+use crate::report::chart::{Point, chart};
 use crate::report::table::table;
 use crate::tools::Catalog;
 use crate::tools::context::Places as _;
@@ -30,6 +31,7 @@ use crate::tools::context::Places as _;
 Examples:
   lakeops history tables
   lakeops history query \"select metric_name, max(metric_value) from lakebase_metrics group by 1\"
+  lakeops history chart connection_utilization --since 24h
   lakeops history query \"select * from audit\" --at 2026-11-22T10:00:00Z --to audit.parquet
   lakeops history query \"select * from vacuum_history v join pg.public.teams t using (table_name)\"")]
 pub(crate) struct Args {
@@ -49,6 +51,10 @@ enum Verb {
     /// The SQL is that of `DataFusion`, close to PostgreSQL's. `pg.SCHEMA.TABLE` is a table of the
     /// selected connection. Nothing but a query is accepted.
     Query(QueryArgs),
+    /// Draw a metric over time
+    ///
+    /// Every column is the mean of what was measured in its time; where nothing was, nothing is drawn.
+    Chart(ChartArgs),
     /// Append the rows that wait in the journal, as the end of every run does
     Flush,
     /// Merge small files and delete those that no version needs
@@ -93,11 +99,28 @@ struct QueryArgs {
     target: Option<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct ChartArgs {
+    /// A metric of `lakebase_metrics`, such as `connection_utilization`
+    #[arg(required_unless_present = "sql")]
+    metric: Option<String>,
+    /// Only of this branch
+    #[arg(long)]
+    branch: Option<String>,
+    /// Only the last so long, such as `24h` or `7d`
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = Span::parse)]
+    since: Span,
+    /// Another series: a query whose columns are a time and a number
+    #[arg(long, conflicts_with_all = ["metric", "branch", "since"])]
+    sql: Option<String>,
+}
+
 /// Asks or looks after.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
     match args.verb {
         Verb::Tables { name } => list(session, name.as_deref()).await,
         Verb::Query(args) => query(session, args).await,
+        Verb::Chart(args) => draw(session, args).await,
         Verb::Flush => flush(session).await,
         Verb::Optimize { tables, preview } => {
             maintain(session, json!({ "tables": tables, "expire": false }), preview).await
@@ -216,6 +239,53 @@ async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError>
         _ => print(session, &answer)?,
     }
     Ok(Exit::Done)
+}
+
+async fn draw(session: &Session<'_>, args: ChartArgs) -> Result<Exit, CliError> {
+    let query = match (args.sql, args.metric) {
+        (Some(sql), _) => Query::new(sql),
+        (None, metric) => {
+            let now = session.shell.clock.now();
+            let since = i64::try_from(args.since.0.as_millis()).unwrap_or(i64::MAX);
+            let since = Timestamp::from_millis(now.as_millis().saturating_sub(since));
+            let mut binds = vec![Bind::Text(metric.unwrap_or_default()), Bind::Timestamp(since)];
+            let of_branch = args.branch.map_or("", |branch| {
+                binds.push(Bind::Text(branch));
+                "and branch_id = $3"
+            });
+            let text = format!(
+                "select snapshot_timestamp, metric_value from lakebase_metrics \
+                 where metric_name = $1 and snapshot_timestamp >= $2 {of_branch} order by 1"
+            );
+            Query::with_binds(text, binds)
+        }
+    };
+    let location = session.history_location()?;
+    let answer = history::answer(&location, &query, &[], None).await?;
+    let points = points(&answer)?;
+    session.shell.out.data(&points, |style| chart(style, &points))?;
+    Ok(Exit::Done)
+}
+
+/// The points of an answer of two columns. A time or number that is missing is no point.
+fn points(answer: &Answer) -> Result<Vec<Point>, CliError> {
+    let columns: Vec<String> = answer.columns().into_iter().map(str::to_owned).collect();
+    let wrong = || {
+        CliError::usage_with("the answer is no series", "select two columns: a time, then a number")
+    };
+    let [time, value] = columns.as_slice() else { return Err(wrong()) };
+    let mut points = Vec::new();
+    for row in answer.rows()? {
+        if row[time].is_null() || row[value].is_null() {
+            continue;
+        }
+        // A day is a time, too.
+        let text = row[time].as_str().ok_or_else(wrong)?;
+        let at = Timestamp::parse(text).or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")));
+        let at = at.ok_or_else(wrong)?;
+        points.push(Point { at, value: row[value].as_f64().ok_or_else(wrong)? });
+    }
+    Ok(points)
 }
 
 fn print(session: &Session<'_>, answer: &Answer) -> Result<(), CliError> {

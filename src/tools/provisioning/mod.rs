@@ -18,6 +18,7 @@ mod monitor_branch_count;
 mod protect_branch;
 mod prove_tenant_isolation;
 mod provision_lakebase_project;
+mod register_history_tables;
 mod reset_branch_from_parent;
 mod setup_ai_agent_branching;
 mod setup_cicd_pipeline;
@@ -45,6 +46,7 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &protect_branch::TOOL,
     &prove_tenant_isolation::TOOL,
     &provision_lakebase_project::TOOL,
+    &register_history_tables::TOOL,
     &reset_branch_from_parent::TOOL,
     &setup_ai_agent_branching::TOOL,
     &setup_cicd_pipeline::TOOL,

@@ -4,4 +4,5 @@ mod append;
 mod kit;
 mod program;
 mod query;
+mod readers;
 mod upkeep;
