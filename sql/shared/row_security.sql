@@ -45,4 +45,4 @@ select t.name,
   left join pg_catalog.pg_class as c on c.oid = pg_catalog.to_regclass(t.name)
   left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   left join pg_catalog.pg_attribute as a
-    on a.attrelid = c.oid and a.attname = $2 and not a.attisdropped
+    on a.attrelid = c.oid and a.attname = $2::text and not a.attisdropped

@@ -9,17 +9,21 @@ use lakeops::cli::demo::load::{Forgotten, Load, WORKERS};
 use lakeops::cli::demo::patient::Patient;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{History, Notifier, Parts, Unobserved};
 use lakeops::engine::{Alone, Engine, StartOptions};
+use lakeops::history::{self, HistoryWriter, Location};
 use lakeops::journal::event::Decision;
-use lakeops::journal::{MemoryJournal, Outcome, Principal};
+use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{Clock as _, RandomIds, Redactor, RunId, Severity, SystemClock, Target};
+use lakeops::kernel::{
+    Clock as _, Query, RandomIds, Redactor, RunId, Severity, SystemClock, Target,
+};
 use lakeops::plan::planner::{self, Given, PlanInputs};
 use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::report::RunView;
 use lakeops::tools::Catalog;
 use lakeops::workflow::{Library, Resolver, Sources as _};
+use serde_json::json;
 use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
@@ -69,10 +73,22 @@ fn somebody() -> Principal {
 
 impl Bench {
     fn on(endpoint: PgEndpoint) -> Self {
-        let journal = MemoryJournal::new(Arc::new(SystemClock), Redactor::default());
+        Self::keeping(endpoint, None)
+    }
+
+    /// The same with a history below a state directory.
+    fn keeping(endpoint: PgEndpoint, state: Option<&Path>) -> Self {
+        let journal: Arc<dyn Journal> =
+            Arc::new(MemoryJournal::new(Arc::new(SystemClock), Redactor::default()));
+        let history = state.map(|state| -> Arc<dyn History> {
+            let outside =
+                (Arc::new(SystemClock) as Arc<dyn lakeops::kernel::Clock>, Arc::new(Unarmed) as _);
+            let location = Location::folder(&state.join("history")).unwrap();
+            Arc::new(HistoryWriter::new(location, Arc::clone(&journal), state, outside))
+        });
         let catalog = Catalog::builtin();
         let engine = Engine::new(Parts {
-            journal: Arc::new(journal),
+            journal,
             ownership: Arc::new(Alone),
             catalog: catalog.clone(),
             appliers: Arc::new(Appliers::new(NotificationApplier::default())),
@@ -82,7 +98,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             kill: Arc::new(Unarmed),
-            history: None,
+            history,
             notifier: Arc::new(Nobody),
             principal: somebody(),
             pid: std::process::id(),
@@ -224,4 +240,46 @@ async fn old_transactions_are_frozen_once_their_holder_is_gone() {
     let (run, outcome) = bench.run("wraparound_guard", &params).await;
     assert_eq!(outcome, Outcome::Succeeded);
     assert_eq!(bench.view(&run).await.step("vacuum").unwrap().state, "skipped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_over_many_branches_is_one_commit_for_each_table() {
+    let endpoint = harness::postgres().await.fresh_database("collected").await;
+    let statements = ["create extension pg_stat_statements", "create table t (a int primary key)"];
+    harness::execute(&endpoint, &statements).await;
+    let state = tempfile::tempdir().unwrap();
+    let bench = Bench::keeping(endpoint, Some(state.path()));
+    for _ in 0..2 {
+        let branches = [("branches", r#"["production", "staging"]"#)];
+        let (run, outcome) = bench.run("collect_metrics", &branches).await;
+        assert_eq!(outcome, Outcome::Succeeded, "{:#?}", bench.view(&run).await);
+    }
+    let location = Location::folder(&state.path().join("history")).unwrap();
+    for table in history::facts(&location).await.unwrap() {
+        // Version 0 made the table.
+        let most = if table.table.name == "audit" { 4 } else { 2 };
+        assert!(table.version.is_none_or(|version| version <= most), "{table:?}");
+    }
+    let sql = "select branch_id, count(distinct run_id) as runs, count(calls_delta) > 0 as grew \
+               from pg_stat_history group by 1 order by 1";
+    let answer = history::answer(&location, &Query::new(sql), &[], None).await.unwrap();
+    let expected = json!([
+        { "branch_id": "production", "runs": 2, "grew": true },
+        { "branch_id": "staging", "runs": 2, "grew": true },
+    ]);
+    assert_eq!(json!(answer.rows().unwrap()), expected);
+    let texts = "select count(*) as n, count(distinct queryid) as once from query_texts \
+                 where branch_id = 'staging'";
+    let answer = history::answer(&location, &Query::new(texts), &[], None).await.unwrap();
+    let counted = &answer.rows().unwrap()[0];
+    assert!(
+        counted["n"].as_i64().unwrap() > 0 && counted["n"].as_i64() >= counted["once"].as_i64()
+    );
+    let (run, outcome) = bench.run("history_maintenance", &[]).await;
+    assert_eq!(outcome, Outcome::Succeeded);
+    let view = bench.view(&run).await;
+    let output = &view.step("maintain").unwrap().output;
+    assert!(output["files_after"].as_u64() < output["files_before"].as_u64(), "{output}");
+    let (run, outcome) = bench.run("sample_sessions", &[("branches", r#"["production"]"#)]).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{:#?}", bench.view(&run).await);
 }
