@@ -194,6 +194,10 @@ impl CliError {
             Self::Served { .. } => {
                 Some("stop it first, or take over when it ends: `lakeops serve --wait`".to_owned())
             }
+            Self::Engine(EngineError::NoRehearsal { .. }) => Some(
+                "`lakeops emulator start` gives a local Lakebase with real branches; `lakeops plan WORKFLOW --preview` shows the changes anywhere"
+                    .to_owned(),
+            ),
             Self::Engine(EngineError::Owned { .. }) => {
                 Some("wait for it, or look on with `lakeops watch`".to_owned())
             }
@@ -286,9 +290,10 @@ const fn of_journal(error: &JournalError) -> Exit {
 const fn of_engine(error: &EngineError) -> Exit {
     match error {
         EngineError::Journal(error) => of_journal(error),
-        EngineError::Refused { .. } | EngineError::BadPlan(_) | EngineError::Stale { .. } => {
-            Exit::Invalid
-        }
+        EngineError::Refused { .. }
+        | EngineError::NoRehearsal { .. }
+        | EngineError::BadPlan(_)
+        | EngineError::Stale { .. } => Exit::Invalid,
         EngineError::Owned { .. } => Exit::Environment,
         EngineError::Illegal { .. } | EngineError::NoPlan { .. } => Exit::Stuck,
         EngineError::Execute(_) => Exit::Failed,

@@ -13,6 +13,7 @@ use crate::engine::parts::Observer;
 use crate::journal::event::Event;
 use crate::journal::{Entry, Outcome};
 use crate::kernel::{RunId, Timestamp};
+use crate::plan::Plan;
 use crate::report::run::{self, Detail};
 use crate::report::style::{Style, Tone};
 use crate::report::timeline;
@@ -23,12 +24,32 @@ pub async fn execute(
     engine: &Engine,
     run: &RunId,
 ) -> Result<(Outcome, bool), CliError> {
-    let interrupt = CancellationToken::new();
+    let (interrupt, observer) = (CancellationToken::new(), watcher(session));
     let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
-    let observer: Arc<dyn Observer> = Arc::new(Watcher { out: session.shell.out.clone() });
     let outcome = engine.execute(run, interrupt.clone(), observer).await;
     listener.abort();
     Ok((outcome?, interrupt.is_cancelled()))
+}
+
+/// Tries a plan's changes on throw-away branches and prints what that showed.
+pub async fn rehearse_and_print(
+    session: &Session<'_>,
+    engine: &Engine,
+    plan: &Plan,
+) -> Result<Exit, CliError> {
+    let (interrupt, observer) = (CancellationToken::new(), watcher(session));
+    let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
+    let by = session.principal()?;
+    let rehearsed = engine.rehearse(plan, by, interrupt.clone(), observer).await;
+    listener.abort();
+    let (run, outcome) = rehearsed?;
+    let view = session.view_of(&run).await?;
+    session.shell.out.data(&view, |style| run::run(style, &view, Detail::Changes))?;
+    Ok(if interrupt.is_cancelled() { Exit::Interrupted } else { Exit::of_outcome(outcome) })
+}
+
+fn watcher(session: &Session<'_>) -> Arc<dyn Observer> {
+    Arc::new(Watcher { out: session.shell.out.clone() })
 }
 
 /// What is printed of a run as JSON.

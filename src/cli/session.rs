@@ -18,7 +18,8 @@ use crate::engine::kill::ArmedKill;
 use crate::engine::parts::{Endpoints, Notifier, SettingsSource};
 use crate::engine::{Alone, Engine, Parts, RunLocks};
 use crate::history::{HistoryWriter, Location};
-use crate::journal::store::{RunSummary, Stream};
+use crate::journal::rehearsal::{EVIDENCE_KINDS, newest};
+use crate::journal::store::{EntryFilter, RunSummary, Stream};
 use crate::journal::{Entry, Journal, JournalError, MemoryJournal, Principal, SqliteJournal};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::{
@@ -198,7 +199,15 @@ impl<'a> Session<'a> {
     /// A run as it is shown.
     pub async fn view(&self, run: &RunSummary) -> Result<RunView, CliError> {
         let (plan, entries) = self.read_run(run).await?;
-        Ok(RunView::from_entries(&plan, &entries))
+        let view = RunView::from_entries(&plan, &entries);
+        if view.open_approvals().next().is_none() {
+            return Ok(view);
+        }
+        let filter = EntryFilter {
+            kinds: EVIDENCE_KINDS.map(str::to_owned).into(),
+            ..EntryFilter::default()
+        };
+        Ok(view.with_evidence(&newest(self.journal()?.entries(filter).await?)))
     }
 
     /// A run as it is shown, by its id.

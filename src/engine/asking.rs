@@ -21,13 +21,6 @@ impl Executor {
             Action::Approval(gate) => Some(gate.clone()),
             _ => None,
         };
-        if gate.as_ref().is_some_and(|gate| gate.rehearsed_within.is_some()) {
-            let text = "`rehearsed_within` asks for a rehearsal, and rehearsals are not there yet";
-            let failure = Failure::permanent("engine::not_there_yet", text)
-                .with_help("leave `rehearsed_within` out; `plan --preview` shows the changes");
-            self.record(vec![self.failed(id, failure)], Buffered).await?;
-            return Ok(true);
-        }
         let request = match self.approval_request(id, (covers, direction), gate.as_ref()) {
             Ok(request) => request,
             Err(failure) => {
@@ -58,10 +51,12 @@ impl Executor {
         Ok(true)
     }
 
-    /// `--yes` approves as the caller, never high risk. A preview carries nothing out.
+    /// `--yes` approves as the caller, never high risk, and never without a rehearsal that is demanded. A
+    /// preview carries nothing out.
     fn approves_by_itself(&self, request: &ApprovalRequest) -> Option<Principal> {
         let by = self.state.started_by.clone()?;
-        let yes = self.state.yes && request.risk < Risk::High && self.settings.approvals.allow_self;
+        let is_small = request.risk < Risk::High && request.rehearsed_within.is_none();
+        let yes = self.state.yes && is_small && self.settings.approvals.allow_self;
         (yes || self.preview).then_some(by)
     }
 
@@ -128,6 +123,7 @@ impl Executor {
             reasons,
             expires_at,
             show,
+            rehearsed_within: gate.and_then(|gate| gate.rehearsed_within),
             direction,
         })
     }

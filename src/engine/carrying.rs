@@ -1,15 +1,17 @@
 //! Carrying changes out, and undoing them: one after the other, each between a durable start and a
 //! durable end.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, Recovered};
+use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, Recovered, Witness};
 use super::recorder::Gone;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
 use crate::journal::event::{Event, StepKey};
+use crate::journal::rehearsal::HeldLock;
 use crate::journal::store::Durability;
 use crate::kernel::change::Origin;
 use crate::kernel::{
@@ -35,10 +37,14 @@ pub(super) struct Carry<'a> {
     /// Settlements that are not durable yet; they share a commit with the next start.
     pending: Vec<Event>,
     progress: Box<dyn Fn(String) + Send + Sync>,
+    /// A rehearsal: what is no SQL is left alone, and locks are seen.
+    witness: Option<Witness>,
+    /// The locks that each change held, as far as they were seen.
+    locks: BTreeMap<usize, Vec<HeldLock>>,
 }
 
 /// How carrying ended.
-enum Carried {
+pub(super) enum Carried {
     /// Every change is settled.
     Done,
     /// It was told to stop between two changes.
@@ -60,6 +66,9 @@ impl Task {
     /// Carries a step's changes out, from the first open one on; with `drain` only settles the one that
     /// has begun.
     pub(super) async fn apply(&self, work: Work, drain: bool) -> Result<(), Gone> {
+        if let Some(stage) = &self.stage {
+            return self.rehearse(stage, &work).await;
+        }
         let mut carry = match Carry::new(self, &work, Direction::Do) {
             Ok(carry) => carry,
             Err(failure) => {
@@ -81,7 +90,7 @@ impl Task {
         self.record(events, Durability::Synced).await
     }
 
-    fn report(&self, carry: &Carry<'_>) -> Event {
+    pub(super) fn report(&self, carry: &Carry<'_>) -> Event {
         let crate::plan::document::Action::Tool(call) = &self.step.action else {
             return self.failed(unknown_tool(&self.key));
         };
@@ -197,23 +206,55 @@ impl<'a> Carry<'a> {
                 Failure::permanent("journal::unreadable", format!("the server's facts: {error}"))
             })?),
         };
+        let on_database = on_database && !task.preview;
+        Ok(Self { on_database, expected, ..Self::of(task, work, direction) })
+    }
+
+    fn of(task: &'a Task, work: &Work, direction: Direction) -> Self {
         let (observer, step) = (Arc::clone(&task.observer), task.key.clone());
-        Ok(Self {
+        Self {
             task,
             progress: Box::new(move |text| observer.progress(&step, &text)),
             set: Arc::clone(&work.set),
             changes: work.changes.clone(),
             direction,
-            on_database: on_database && !task.preview,
+            on_database: false,
             endpoint: None,
             throw_away: false,
-            expected,
+            expected: None,
             workspace: task.workspace(),
             pending: Vec::new(),
-        })
+            witness: None,
+            locks: BTreeMap::new(),
+        }
     }
 
-    async fn all(&mut self, drain: bool) -> Result<Carried, Gone> {
+    /// A set on a throw-away branch, or nowhere when none of it is SQL. Any server will do: the branch
+    /// was just made, and is not the one that was looked at.
+    pub(super) fn staged(task: &'a Task, work: &Work, endpoint: Option<PgEndpoint>) -> Self {
+        let pending = vec![task.started()];
+        let witness = Some(Witness::default());
+        Self { endpoint, throw_away: true, pending, witness, ..Self::of(task, work, Direction::Do) }
+    }
+
+    /// The settlements that are not recorded yet.
+    pub(super) fn take_pending(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// The changes and where they stand.
+    pub(super) fn states(&self) -> impl Iterator<Item = (usize, &Change, &ChangeState)> {
+        let all = self.set.changes.iter().zip(&self.changes).enumerate();
+        all.map(|(index, (change, state))| (index, change, state))
+    }
+
+    /// The locks that a change was seen to hold.
+    pub(super) fn locks_of(&self, index: usize) -> Vec<HeldLock> {
+        self.locks.get(&index).cloned().unwrap_or_default()
+    }
+
+    /// Carries out what is open, in order.
+    pub(super) async fn all(&mut self, drain: bool) -> Result<Carried, Gone> {
         let mut index = 0;
         while index < self.changes.len() {
             let step = match self.changes[index].clone() {
@@ -225,6 +266,7 @@ impl<'a> Carry<'a> {
                 ChangeState::New if drain || self.task.stop.is_cancelled() => {
                     Step::End(Carried::Stopped)
                 }
+                ChangeState::New if self.is_left_alone(index) => Step::Next,
                 ChangeState::New => self.carry_out(index).await?,
             };
             match step {
@@ -238,6 +280,10 @@ impl<'a> Carry<'a> {
 
     /// Looks the database up, for each change again: what let the last one in may have run out since.
     async fn find_database(&mut self) -> Result<(), Failure> {
+        if self.witness.is_some() {
+            // A rehearsal has found it, and made sure of what it is.
+            return Ok(());
+        }
         if self.on_database {
             self.endpoint = Some(self.task.endpoint(true).await?);
         }
@@ -246,6 +292,10 @@ impl<'a> Carry<'a> {
         self.throw_away =
             self.set.changes.iter().any(is_experiment) && self.task.throw_away().await?;
         Ok(())
+    }
+
+    fn is_left_alone(&self, index: usize) -> bool {
+        self.witness.is_some() && !self.set.changes[index].operation.is_on_database()
     }
 
     async fn carry_out(&mut self, index: usize) -> Result<Step, Gone> {
@@ -278,6 +328,8 @@ impl<'a> Carry<'a> {
         let notes = self.notes(index, None);
         let applied = applier.apply(&self.context(&key, change, &notes)).await;
         let note = notes.last();
+        let locks = self.witness.as_ref().map(Witness::take);
+        self.locks.extend(locks.map(|locks| (index, locks)));
         match applied {
             Ok(Applied::Done(receipt)) => self.settle(index, Settlement::Applied { receipt }),
             Ok(Applied::Moot) => self.settle(index, Settlement::Moot),
@@ -427,6 +479,7 @@ impl<'a> Carry<'a> {
             workspace: self.workspace.as_deref(),
             history: task.parts.history.as_deref(),
             notes,
+            witness: self.witness.as_ref(),
             progress: &*self.progress,
         }
     }

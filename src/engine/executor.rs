@@ -17,6 +17,7 @@ use super::decide::{Next, Situation, decide};
 use super::parts::{Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder, Request};
+use super::rehearsal::Stage;
 use super::state::{ChangeState, IllegalTransition, NodeId, RunState, Work};
 use super::task::Task;
 use crate::config::Settings;
@@ -61,6 +62,7 @@ pub(super) struct Executor {
     pub(super) settings: Settings,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) preview: bool,
+    pub(super) stage: Option<Arc<Stage>>,
     pub(super) redactor: Redactor,
     pub(super) in_flight: HashSet<NodeId>,
     pub(super) tasks: JoinSet<NodeId>,
@@ -92,6 +94,7 @@ impl Executor {
             settings,
             observer,
             preview: false,
+            stage: None,
             redactor: Redactor::default(),
             in_flight: HashSet::new(),
             tasks: JoinSet::new(),
@@ -541,6 +544,7 @@ impl Executor {
             observer: Arc::clone(&self.observer),
             programs: Arc::clone(&self.programs),
             preview: self.preview,
+            stage: self.stage.clone(),
         }
     }
 }

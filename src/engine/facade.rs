@@ -11,10 +11,14 @@ use super::ownership::Alone;
 use super::parts::{Guard, Observer, OwnedElsewhere, Parts};
 use super::precondition;
 use super::programs::Programs;
+use super::rehearsal::{Stage, missing};
 use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
 use crate::journal::occasion::Cause;
-use crate::journal::store::{Append, Durability, Entry, Expect, Journal, JournalError, Stream};
+use crate::journal::rehearsal::{EVIDENCE_KINDS, newest};
+use crate::journal::store::{
+    Append, Durability, Entry, EntryFilter, Expect, Journal, JournalError, Stream,
+};
 use crate::kernel::{Digest, Direction, Failure, Redactor, RunId, Severity};
 use crate::plan::Plan;
 use crate::plan::document::Precondition;
@@ -77,6 +81,12 @@ pub enum EngineError {
         /// What moved.
         moved: String,
     },
+    /// The connection's databases cannot be branched.
+    #[error("connection `{connection}` cannot make branches, and a rehearsal needs one")]
+    NoRehearsal {
+        /// The connection.
+        connection: String,
+    },
     /// What is asked for is not possible in the run's present state.
     #[error("run {run}: {why}")]
     Refused {
@@ -112,6 +122,16 @@ impl Engine {
     /// An engine of these parts.
     pub fn new(parts: Parts) -> Self {
         Self { parts, sandbox: Sandbox::new(), redactor: Redactor::default() }
+    }
+
+    /// An engine of these parts that masks what another one masks.
+    pub(super) fn of(parts: Parts, other: &Self) -> Self {
+        Self { parts, ..other.clone() }
+    }
+
+    /// What it masks.
+    pub(super) const fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// The same engine, which masks secrets before anything enters the state of a run.
@@ -218,6 +238,12 @@ impl Engine {
             applied.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
             observer.event(run, entry.at, &entry.event);
         }
+        if let Some(rehearsal) = state.rehearsal.clone() {
+            let plan = (run, &loaded.plan);
+            let outcome = self.conduct(plan, (&state, &rehearsal), interrupt, observer).await;
+            drop(guard);
+            return outcome;
+        }
         let mut executor = self.executor(run, (loaded.plan, state), observer);
         if executor.state.preconditions.is_none() && !executor.plan.body.preconditions.is_empty() {
             self.check_preconditions(&mut executor).await?;
@@ -296,8 +322,8 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Result<Loaded, EngineError> {
         let parts = Parts { journal: scratch, ownership: Arc::new(Alone), ..self.parts.clone() };
-        let engine = Self { parts, ..self.clone() };
-        engine.preview_here(plan, observer).await
+        let engine = Self::of(parts, self);
+        engine.work_in_scratch(plan, None, (CancellationToken::new(), observer)).await
     }
 
     /// The same plan with the fingerprints of what a preview of it was about: it goes stale when one of
@@ -314,10 +340,13 @@ impl Engine {
             .map_err(|error| Failure::permanent("plan::unwritable", error.to_string()))
     }
 
-    async fn preview_here(
+    /// Works on a plan as if every decision had been taken, in a journal that is forgotten; changes are
+    /// tried on the stage, when there is one.
+    pub(super) async fn work_in_scratch(
         &self,
         plan: &Plan,
-        observer: Arc<dyn Observer>,
+        stage: Option<&Arc<Stage>>,
+        (interrupt, observer): (CancellationToken, Arc<dyn Observer>),
     ) -> Result<Loaded, EngineError> {
         let options = StartOptions {
             key: None,
@@ -332,7 +361,8 @@ impl Engine {
         let loaded = self.load(&run).await?;
         let mut executor = self.executor(&run, (loaded.plan, loaded.state), observer);
         executor.preview = true;
-        executor.work(CancellationToken::new()).await?;
+        executor.stage = stage.cloned();
+        executor.work(interrupt).await?;
         self.load(&run).await
     }
 
@@ -359,7 +389,7 @@ impl Engine {
         Ok(Loaded { plan: Arc::new(plan), entries, state })
     }
 
-    fn graph(&self, plan: &Plan) -> Result<Graph, BadEdge> {
+    pub(super) fn graph(&self, plan: &Plan) -> Result<Graph, BadEdge> {
         let is_write =
             |tool: &str| self.parts.catalog.find(tool).is_some_and(|tool| tool.is_write());
         Graph::of(&plan.body, &is_write)
@@ -403,6 +433,11 @@ impl Engine {
             why,
             help: help.map(str::to_owned),
         };
+        let filter = EntryFilter {
+            kinds: EVIDENCE_KINDS.map(str::to_owned).into(),
+            ..EntryFilter::default()
+        };
+        let evidence = newest(self.parts.journal.entries(filter).await?);
         self.decide(run, |loaded| {
             let now = self.parts.clock.now();
             let open = |key: Option<&str>| {
@@ -444,6 +479,12 @@ impl Engine {
                     why,
                     Some("ask another person (`approvals.allow_self` is false)"),
                 ));
+            }
+            if decision == Decision::Approved
+                && let Some(why) = missing(&approval, &evidence, now)
+            {
+                let help = "rehearse with the same parameters, then approve: `lakeops run WORKFLOW --rehearse`";
+                return Err(refuse(why, Some(help)));
             }
             let event = Event::ApprovalDecided {
                 step: approval.step.clone(),

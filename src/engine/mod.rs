@@ -26,6 +26,7 @@ pub mod precondition;
 mod programs;
 mod proposing;
 mod recorder;
+mod rehearsal;
 pub mod retry;
 #[cfg(test)]
 mod simulation;

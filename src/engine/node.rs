@@ -10,7 +10,7 @@ use crate::journal::event::{
     ApprovalRequest, Decision, Item, Outcome, Principal, SkipReason, StepKey,
 };
 use crate::kernel::change::Origin;
-use crate::kernel::{ChangeSet, Direction, Failure, Settlement, Target, Timestamp};
+use crate::kernel::{Change, ChangeSet, Direction, Failure, Settlement, Span, Target, Timestamp};
 
 /// The index of a step instance.
 pub type NodeId = usize;
@@ -280,6 +280,17 @@ impl Instance {
     pub const fn is_done(&self) -> bool {
         self.open == 0
     }
+}
+
+/// What is known of a rehearsal.
+#[derive(Clone, Debug, Default)]
+pub struct Rehearsal {
+    /// After how long its branches remove themselves.
+    pub ttl: Span,
+    /// How many processes took it. It is not gone on with: the second one tidies up.
+    pub claims: u32,
+    /// The branches that may be there, by id: what each is a branch of, and what made it.
+    pub branches: BTreeMap<String, (Target, Change)>,
 }
 
 /// How the run is coming to its end, once it is.

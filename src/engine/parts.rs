@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::apply::{Appliers, SecretSource};
+use super::rehearsal::WorkspaceRehearsals;
 use crate::config::Settings;
 use crate::journal::event::{Event, Principal};
 use crate::journal::store::Journal;
 use crate::kernel::{
-    BoxFuture, Clock, Failure, IdSource, KillPoints, RunId, Severity, Target, Timestamp, Upkeep,
+    BoxFuture, Change, Clock, Failure, IdSource, KillPoints, RunId, Severity, Span, Target,
+    Timestamp, Upkeep,
 };
 use crate::lakebase::{Lakebase, Workspace, WorkspaceClient};
 use crate::postgres::PgEndpoint;
@@ -42,6 +44,34 @@ pub trait Endpoints: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async { Ok(false) })
     }
+
+    /// What makes throw-away branches of a connection's databases; `None`: it cannot branch.
+    fn rehearsals(&self, connection: &str) -> Option<Arc<dyn Rehearsals>> {
+        Some(Arc::new(WorkspaceRehearsals(self.workspace(connection)?)))
+    }
+}
+
+/// Makes throw-away branches, where changes are tried before they touch their target.
+pub trait Rehearsals: Send + Sync {
+    /// What makes one of a target, called after `suffix`. It removes itself after `ttl`; the inverse
+    /// of its change removes it earlier. Refused when there is no room for it. Nothing is made yet.
+    fn branch<'a>(
+        &'a self,
+        target: &'a Target,
+        suffix: &'a str,
+        ttl: Span,
+    ) -> BoxFuture<'a, Result<ThrowAway, Failure>>;
+}
+
+/// A throw-away branch that can be made.
+#[derive(Clone, Debug)]
+pub struct ThrowAway {
+    /// Its id.
+    pub id: String,
+    /// Where it will be.
+    pub target: Target,
+    /// What makes it.
+    pub change: Change,
 }
 
 /// One database, whatever the target: the target names at most another database on its server.

@@ -276,6 +276,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
                 reasons: Vec::new(),
                 expires_at: now.plus(std::time::Duration::from_mins(1)),
                 show: Value::Null,
+                rehearsed_within: None,
                 direction: *direction,
             };
             vec![Event::ApprovalRequested { step: key(*node), request }]

@@ -17,7 +17,7 @@ use super::graph::{ALWAYS, Graph, MAIN, NodeDef, ON_FAILURE, ScopeId};
 pub(super) use super::node::StepLock;
 pub use super::node::{
     Approval, Cancel, ChangeState, Decided, Ending, Instance, InstanceId, LockState, Node, NodeId,
-    Phase, Undo, Waiting, Work,
+    Phase, Rehearsal, Undo, Waiting, Work,
 };
 use crate::journal::event::{
     ApprovalRequest, Compensation, DoubtVerdict, Event, Item, Outcome, Principal, StepKey,
@@ -25,7 +25,7 @@ use crate::journal::event::{
 use crate::journal::occasion::Cause;
 use crate::journal::store::Entry;
 use crate::kernel::change::Origin;
-use crate::kernel::{Digest, Direction, Receipt, Settlement, Severity, Target, Timestamp};
+use crate::kernel::{Change, Digest, Direction, Receipt, Settlement, Severity, Target, Timestamp};
 use crate::plan::document::Action;
 
 /// All that is known about a run.
@@ -75,6 +75,8 @@ pub struct RunState {
     pub outbox: BTreeMap<String, (Severity, String, String)>,
     /// Time spent working.
     pub worked: Duration,
+    /// What is known of it as a rehearsal, when it is one.
+    pub rehearsal: Option<Rehearsal>,
     /// Fingerprints taken when the run began.
     pub preconditions: Option<BTreeMap<String, String>>,
     by_key: HashMap<StepKey, NodeId>,
@@ -119,6 +121,7 @@ impl RunState {
             cost: BTreeMap::new(),
             outbox: BTreeMap::new(),
             worked: Duration::ZERO,
+            rehearsal: None,
             preconditions: None,
             by_key: HashMap::new(),
             last_at: Timestamp::default(),
@@ -239,6 +242,9 @@ impl RunState {
                 self.created_at = at;
                 self.started_by = Some(by.clone());
                 self.yes = *yes;
+            }
+            Event::RehearsalBegan { ttl } => {
+                self.rehearsal = Some(Rehearsal { ttl: *ttl, ..Rehearsal::default() });
             }
             Event::RunClaimed { .. } => self.claimed(seq),
             Event::PreconditionsTaken { found } => self.preconditions = Some(found.clone()),
@@ -468,6 +474,14 @@ impl RunState {
             Event::NotificationDelivered { dedup } => {
                 self.outbox.remove(dedup);
             }
+            Event::BranchWanted { branch, target, change } => {
+                let branches = &mut self.rehearsing(event)?.branches;
+                branches.insert(branch.clone(), (target.clone(), Change::clone(change)));
+            }
+            Event::BranchRemoved { branch } => {
+                self.rehearsing(event)?.branches.remove(branch);
+            }
+            Event::SetRehearsed { .. } => drop(self.rehearsing(event)?),
             Event::EventPublished { .. } | Event::Override { .. } | Event::Pruned => {}
             Event::ScheduleSeen { .. }
             | Event::SlotsDecided { .. }
@@ -486,6 +500,9 @@ impl RunState {
 
     fn claimed(&mut self, seq: u64) {
         self.claim = seq;
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.claims += 1;
+        }
         self.barren_claims += 1;
         self.busy = 0;
         for node in &mut self.nodes {
@@ -764,6 +781,10 @@ impl RunState {
             }
         }
         Ok(())
+    }
+
+    fn rehearsing(&mut self, event: &Event) -> Result<&mut Rehearsal, IllegalTransition> {
+        self.rehearsal.as_mut().ok_or_else(|| illegal(event, "the run is no rehearsal"))
     }
 
     fn id(&self, event: &Event, step: &str) -> Result<NodeId, IllegalTransition> {

@@ -11,6 +11,7 @@ use super::looking::journal_failure;
 use super::parts::{History, Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder};
+use super::rehearsal::Stage;
 use super::retry::retry_at;
 use crate::config::Settings;
 use crate::journal::event::{Event, Fact, StepKey};
@@ -48,6 +49,8 @@ pub(super) struct Task {
     pub(super) programs: Arc<Programs>,
     /// Whether nothing is carried out: a preview.
     pub(super) preview: bool,
+    /// Where changes are tried instead: a rehearsal.
+    pub(super) stage: Option<Arc<Stage>>,
 }
 
 /// How looking ended.

@@ -17,9 +17,11 @@ pub mod memory;
 pub mod occasion;
 mod owed;
 pub mod query;
+pub mod rehearsal;
 pub mod sqlite;
 pub mod store;
 pub mod tail;
+mod term;
 
 pub use event::{Event, Outcome, Principal};
 pub use faulty::{Fault, FaultyJournal};

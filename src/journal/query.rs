@@ -9,8 +9,11 @@ use super::store::{Entry, Stream};
 use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, SqlStatement, Timestamp};
 
 /// The kinds that an audit is made from: the filter of the entries to read.
-pub const AUDIT_KINDS: [&str; 23] = [
+pub const AUDIT_KINDS: [&str; 26] = [
     "run_created",
+    "branch_wanted",
+    "branch_removed",
+    "set_rehearsed",
     "run_claimed",
     "run_parked",
     "cancel_requested",
@@ -151,6 +154,14 @@ impl<'a> Audit<'a> {
                 let why = failure.as_ref().map(|failure| format!(": {failure}"));
                 let why = why.unwrap_or_default();
                 Line::new("ending_began", format!("{}{why}", outcome.as_str()))
+            }
+            Event::BranchWanted { branch, target, .. } => {
+                Line::new("branch_wanted", format!("{branch} of {target}, to rehearse on"))
+            }
+            Event::BranchRemoved { branch } => Line::new("branch_removed", branch),
+            Event::SetRehearsed { step, rehearsed } => {
+                let how = if rehearsed.passed() { "passed" } else { "failed" };
+                Line::new("set_rehearsed", format!("{how}; changes {}", rehearsed.set)).of(step)
             }
             Event::RunFinished { outcome, .. } => Line::new("run_finished", outcome.as_str()),
             Event::RunStuck { step, why } => {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::changes::change_set;
 use super::fold::clock;
+use super::rehearsal::behind;
 use super::style::{Style, Tone, place};
 use super::table::table;
 use super::view::{ApprovalView, RunView};
@@ -55,6 +56,15 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
         let _ = writeln!(text, "\n{}", style.paint(Tone::Strong, &format!("{what} of {step}")));
         text.push_str(&change_set(style, set));
     }
+    if request.rehearsed_within.is_some() || !approval.rehearsed.is_empty() {
+        text.push('\n');
+        if let Some(within) = request.rehearsed_within {
+            let _ = writeln!(text, "a rehearsal not older than {within} is demanded");
+        }
+        for step in approval.sets.keys() {
+            text.push_str(&behind(style, step, approval.rehearsed.get(step)));
+        }
+    }
     if let Some(decided) = &approval.decided {
         let word = serde_json::to_value(decided.decision).unwrap_or_default();
         let _ = writeln!(
@@ -86,6 +96,8 @@ pub fn to_json(run: &RunView, approval: &ApprovalView) -> Value {
         "expires_at": approval.request.expires_at,
         "show": approval.request.show,
         "changes": approval.sets,
+        "rehearsed_within": approval.request.rehearsed_within,
+        "rehearsed": approval.rehearsed,
         "decided": approval.decided,
     })
 }

@@ -22,22 +22,22 @@ pub fn text(style: Style, run: &RunView, step: &StepView, planned: Option<&Plann
     if let Some(reason) = &step.skipped {
         let _ = writeln!(text, "\nit did not run: {}", skip_reason(reason));
     }
-    section(&mut text, style, "its arguments", &step.evidence.arguments);
-    seen(&mut text, style, "what it saw", &step.evidence.seen);
-    if let Some(items) = step.evidence.items {
+    section(&mut text, style, "its arguments", &step.grounds.arguments);
+    seen(&mut text, style, "what it saw", &step.grounds.seen);
+    if let Some(items) = step.grounds.items {
         let _ = writeln!(text, "\nit fanned out to {items} items");
     }
     changes(&mut text, style, step);
     for approval in approvals(run, &step.key) {
         asked(&mut text, style, approval);
     }
-    for (attempt, failure) in &step.evidence.failures {
+    for (attempt, failure) in &step.grounds.failures {
         let _ = writeln!(text, "\nattempt {attempt} failed ({}): {failure}", failure.code);
         if let Some(help) = &failure.help {
             let _ = writeln!(text, "  help: {help}");
         }
     }
-    section(&mut text, style, "what it saw last", &step.evidence.result);
+    section(&mut text, style, "what it saw last", &step.grounds.result);
     section(&mut text, style, "its output", &step.output);
     text
 }
@@ -56,7 +56,7 @@ fn order(text: &mut String, run: &RunView, planned: Option<&PlannedStep>) {
 
 fn condition(text: &mut String, style: Style, step: &StepView, planned: Option<&PlannedStep>) {
     let written = planned.and_then(|planned| planned.when.as_deref());
-    match (&step.evidence.condition, written) {
+    match (&step.grounds.condition, written) {
         (Some((result, saw)), written) => {
             let written = written.unwrap_or("its condition");
             let tone = if *result { Tone::Good } else { Tone::Warn };
@@ -72,23 +72,23 @@ fn condition(text: &mut String, style: Style, step: &StepView, planned: Option<&
 }
 
 fn changes(text: &mut String, style: Style, step: &StepView) {
-    if step.evidence.proposals == 0 {
+    if step.grounds.proposals == 0 {
         return;
     }
-    let times = step.evidence.proposals;
+    let times = step.grounds.proposals;
     let _ = writeln!(text, "\nit proposed {} (proposal {times})", tally(&step.changes));
     for change in &step.changes {
-        let why = step.evidence.set.as_ref().and_then(|set| {
+        let why = step.grounds.set.as_ref().and_then(|set| {
             set.changes.get(usize::try_from(change.index).ok()?).map(|change| change.why.as_str())
         });
         let object = style.paint(Tone::Strong, &change.object);
         let _ = writeln!(text, "  {} {object}: {}", change.index, why.unwrap_or_default());
     }
-    policy(text, style, &step.evidence.policy);
-    if step.evidence.ask.is_empty() {
+    policy(text, style, &step.grounds.policy);
+    if step.grounds.ask.is_empty() {
         let _ = writeln!(text, "no approval is needed");
     } else {
-        let _ = writeln!(text, "an approval is needed: {}", step.evidence.ask.join("; "));
+        let _ = writeln!(text, "an approval is needed: {}", step.grounds.ask.join("; "));
     }
 }
 
@@ -189,7 +189,7 @@ fn values(text: &mut String, style: Style, saw: &[Seen]) {
 
 /// A step explained as JSON.
 pub fn to_json(run: &RunView, step: &StepView, planned: Option<&PlannedStep>) -> Value {
-    let evidence = &step.evidence;
+    let evidence = &step.grounds;
     let condition = evidence.condition.as_ref().map(|(result, saw)| {
         let written = planned.and_then(|planned| planned.when.clone());
         json!({ "expression": written, "result": result, "seen": saw })

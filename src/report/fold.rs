@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::view::{ApprovalView, ChangeView, DecisionView, Evidence, RunView, StepView};
+use super::rehearsal::{BranchView, RehearsalView, StepEvidence};
+use super::view::{ApprovalView, ChangeView, DecisionView, Grounds, RunView, StepView};
 use crate::journal::Entry;
 use crate::journal::event::{
     ApprovalRequest, Compensation, Decision, DoubtVerdict, Event, Outcome, StepKey,
 };
+use crate::journal::rehearsal::{Evidence, Rehearsed};
 use crate::kernel::{Change, ChangeSet, Direction, Settlement, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::{Action, PlannedStep, Wait};
@@ -65,6 +67,7 @@ impl<'a> Fold<'a> {
             waiting_for: Vec::new(),
             steps: Vec::new(),
             approvals: Vec::new(),
+            rehearsal: None,
             not_undone: Vec::new(),
             outputs: Value::Null,
         };
@@ -131,7 +134,7 @@ impl<'a> Fold<'a> {
             waiting: None,
             changes: Vec::new(),
             undone: Vec::new(),
-            evidence: Evidence::default(),
+            grounds: Grounds::default(),
         });
         self.inside.push(Vec::new());
         match parent {
@@ -196,6 +199,31 @@ impl<'a> Fold<'a> {
                     }
                 }
             }
+            _ => self.rehearsal_event(event, at),
+        }
+    }
+
+    fn rehearsal_event(&mut self, event: &Event, at: Timestamp) {
+        if let Event::RehearsalBegan { ttl } = event {
+            let (branches, steps) = (Vec::new(), Vec::new());
+            self.view.rehearsal = Some(RehearsalView { ttl: *ttl, branches, steps });
+        }
+        let run = self.view.run_id.clone();
+        let Some(rehearsal) = &mut self.view.rehearsal else { return };
+        match event {
+            Event::BranchWanted { branch, .. } => {
+                rehearsal.branches.push(BranchView { branch: branch.clone(), removed: false });
+            }
+            Event::BranchRemoved { branch } => {
+                for known in rehearsal.branches.iter_mut().filter(|one| one.branch == *branch) {
+                    known.removed = true;
+                }
+            }
+            Event::SetRehearsed { step, rehearsed } => {
+                let evidence = Evidence { run, at, rehearsed: Rehearsed::clone(rehearsed) };
+                rehearsal.steps.retain(|known| known.step != *step);
+                rehearsal.steps.push(StepEvidence { step: step.clone(), evidence });
+            }
             _ => {}
         }
     }
@@ -203,7 +231,7 @@ impl<'a> Fold<'a> {
     fn step_event(&mut self, event: &Event, at: Timestamp) {
         match event {
             Event::ConditionEvaluated { step, result, seen } => {
-                self.step(step, at).evidence.condition = Some((*result, seen.clone()));
+                self.step(step, at).grounds.condition = Some((*result, seen.clone()));
             }
             Event::StepSkipped { step, reason } => {
                 let step = self.step(step, at);
@@ -212,7 +240,7 @@ impl<'a> Fold<'a> {
                 step.finished_at = Some(at);
             }
             Event::ItemsListed { step, items } => {
-                self.step(step, at).evidence.items = Some(items.len());
+                self.step(step, at).grounds.items = Some(items.len());
                 self.set(step, "running");
                 for item in items {
                     self.add_item(step, &item.key);
@@ -226,14 +254,14 @@ impl<'a> Fold<'a> {
                 let step = self.step(step, at);
                 "running".clone_into(&mut step.state);
                 step.attempts = *attempt;
-                step.evidence.arguments = arguments.clone();
+                step.grounds.arguments = arguments.clone();
                 step.waiting = None;
             }
             Event::AttemptFailed { step, attempt, failure, retry_at } => {
                 let step = self.step(step, at);
                 step.attempts = step.attempts.max(*attempt);
                 step.failure = Some(failure.clone());
-                step.evidence.failures.push((*attempt, failure.clone()));
+                step.grounds.failures.push((*attempt, failure.clone()));
                 if let Some(retry_at) = retry_at {
                     "backoff".clone_into(&mut step.state);
                     step.waiting = Some(format!("the next try at {}", clock(*retry_at)));
@@ -250,7 +278,7 @@ impl<'a> Fold<'a> {
                 step.finished_at = Some(at);
                 (step.failure, step.waiting) = (None, None);
                 if !seen.is_empty() {
-                    step.evidence.seen.clone_from(seen);
+                    step.grounds.seen.clone_from(seen);
                 }
             }
             Event::WaitStarted { step, deadline } => {
@@ -260,8 +288,8 @@ impl<'a> Fold<'a> {
             }
             Event::WaitPolled { step, result, seen, next_at } => {
                 let step = self.step(step, at);
-                step.evidence.result = result.clone();
-                step.evidence.seen.clone_from(seen);
+                step.grounds.result = result.clone();
+                step.grounds.seen.clone_from(seen);
                 step.waiting = Some(format!("looks again at {}", clock(*next_at)));
             }
             Event::StepCompensated { step, left } => {
@@ -281,11 +309,11 @@ impl<'a> Fold<'a> {
                 let step = self.step(step, at);
                 "proposed".clone_into(&mut step.state);
                 step.changes = views(set);
-                step.evidence.arguments = arguments.clone();
-                step.evidence.set = Some(set.clone());
-                step.evidence.policy = policy.clone();
-                step.evidence.ask.clone_from(ask);
-                step.evidence.proposals += 1;
+                step.grounds.arguments = arguments.clone();
+                step.grounds.set = Some(set.clone());
+                step.grounds.policy = policy.clone();
+                step.grounds.ask.clone_from(ask);
+                step.grounds.proposals += 1;
                 step.attempts = step.attempts.max(1);
             }
             Event::ApprovalRequested { step, request } => self.asked(step, request, at),
@@ -354,7 +382,7 @@ impl<'a> Fold<'a> {
             Event::CompensationProposed { step, set, .. } => {
                 let view = self.step(step, at);
                 view.undone = views(set);
-                view.evidence.undo = Some(set.clone());
+                view.grounds.undo = Some(set.clone());
                 self.set(step, "compensating");
             }
             _ => {}
@@ -366,8 +394,8 @@ impl<'a> Fold<'a> {
         for key in &request.covers {
             let known = self.by_key.get(key).map(|id| &self.steps[*id]);
             let proposed = known.and_then(|step| match request.direction {
-                Direction::Do => step.evidence.set.clone(),
-                Direction::Undo => step.evidence.undo.clone(),
+                Direction::Do => step.grounds.set.clone(),
+                Direction::Undo => step.grounds.undo.clone(),
             });
             if let Some(set) = proposed {
                 sets.insert(key.clone(), set);
@@ -375,7 +403,14 @@ impl<'a> Fold<'a> {
         }
         let (key, request) = (step.to_owned(), request.clone());
         let until = clock(request.expires_at);
-        let approval = ApprovalView { step: key, request, asked_at: at, sets, decided: None };
+        let approval = ApprovalView {
+            step: key,
+            request,
+            asked_at: at,
+            sets,
+            rehearsed: BTreeMap::new(),
+            decided: None,
+        };
         self.view.approvals.push(approval);
         self.set(step, "waiting_approval");
         self.step(step, at).waiting = Some(format!("an approval, until {until}"));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::fold::clock;
+use super::rehearsal::rehearsal;
 use super::style::{Style, Tone, count, length, of_state, place};
 use super::table::table;
 use super::view::{ChangeView, RunView, StepView};
@@ -27,7 +28,9 @@ pub enum Detail {
 pub fn run(style: Style, view: &RunView, detail: Detail) -> String {
     let mut text = heading(style, view);
     text.push('\n');
-    let is_shown = |step: &&StepView| step.state != "pending" || !view.outcome.is_final();
+    let is_shown = |step: &&StepView| {
+        step.state != "pending" || !(view.outcome.is_final() || view.rehearsal.is_some())
+    };
     let steps: Vec<&StepView> = view.steps.iter().filter(is_shown).collect();
     let widest = |of: &dyn Fn(&StepView) -> usize| {
         steps.iter().map(|step| of(step)).max().unwrap_or(0).min(44)
@@ -37,6 +40,9 @@ pub fn run(style: Style, view: &RunView, detail: Detail) -> String {
         action: widest(&|step| step.action.chars().count()),
         state: widest(&|step| step.state.len()),
     };
+    if let Some(view) = &view.rehearsal {
+        text.push_str(&rehearsal(style, view));
+    }
     for step in steps {
         step_lines(&mut text, style, step, &columns);
         if detail != Detail::Brief {
@@ -56,7 +62,8 @@ pub fn run(style: Style, view: &RunView, detail: Detail) -> String {
 
 fn heading(style: Style, view: &RunView) -> String {
     let (tone, mark) = of_state(view.outcome.as_str());
-    let outcome = style.paint(tone, &format!("{mark} {}", view.outcome.as_str()));
+    let kind = if view.rehearsal.is_some() { " (rehearsal)" } else { "" };
+    let outcome = style.paint(tone, &format!("{mark} {}{kind}", view.outcome.as_str()));
     let name = style.paint(Tone::Strong, &view.workflow);
     let took = length(view.updated_at.since(view.created_at));
     let mut text =
@@ -122,7 +129,7 @@ fn about(step: &StepView) -> String {
     if let Some(reason) = &step.skipped {
         parts.push(skip_reason(reason));
     }
-    if let Some(items) = step.evidence.items {
+    if let Some(items) = step.grounds.items {
         parts.push(count(items, "item"));
     }
     if !step.changes.is_empty() {

@@ -36,6 +36,11 @@ fn run_line(event: &Event) -> Option<Line<'_>> {
         Event::RunCreated { workflow, by, .. } => {
             (format!("run of {workflow} created by {} ({})", by.name, by.from), None)
         }
+        Event::RehearsalBegan { ttl } => {
+            (format!("a rehearsal: on branches that live for {ttl}"), None)
+        }
+        Event::BranchWanted { branch, .. } => (format!("makes branch {branch}"), None),
+        Event::BranchRemoved { branch } => (format!("branch {branch} is gone"), None),
         Event::RunClaimed { by, pid } => {
             (format!("process {pid} of {} took the run", by.name), None)
         }
@@ -100,6 +105,12 @@ fn step_line(event: &Event) -> Option<Line<'_>> {
             let next = retry_at.map(|at| format!("; again at {at}")).unwrap_or_default();
             let tone = if retry_at.is_some() { Tone::Warn } else { Tone::Bad };
             (step, format!("attempt {attempt} failed: {failure}{next}"), Some(tone))
+        }
+        Event::SetRehearsed { step, rehearsed } if rehearsed.passed() => {
+            (step, "rehearsed".to_owned(), Some(Tone::Good))
+        }
+        Event::SetRehearsed { step, .. } => {
+            (step, "rehearsed, and it failed".to_owned(), Some(Tone::Bad))
         }
         Event::StepSucceeded { step, .. } => (step, "succeeded".to_owned(), Some(Tone::Good)),
         Event::WaitStarted { step, deadline } => (step, format!("waits until {deadline}"), None),

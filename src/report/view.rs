@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::rehearsal::RehearsalView;
 use crate::journal::event::{
     ApprovalRequest, Compensation, Decision, Outcome, Principal, SkipReason, StepKey,
 };
+use crate::journal::rehearsal::{Evidence, own_digest};
 use crate::kernel::{ChangeSet, Digest, Failure, Risk, Seen, Target, Timestamp};
 
 /// A run as it stands.
@@ -57,6 +59,9 @@ pub struct RunView {
     /// What was asked, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<ApprovalView>,
+    /// What it showed, when it was a rehearsal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalView>,
     /// What cannot be undone, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_undone: Vec<String>,
@@ -104,12 +109,12 @@ pub struct StepView {
     pub undone: Vec<ChangeView>,
     /// What its decisions saw; for `explain`.
     #[serde(skip)]
-    pub evidence: Evidence,
+    pub grounds: Grounds,
 }
 
 /// What the decisions about a step saw.
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
+pub struct Grounds {
     /// Its condition, as it was evaluated.
     pub condition: Option<(bool, Vec<Seen>)>,
     /// Its arguments in the latest try.
@@ -180,6 +185,9 @@ pub struct ApprovalView {
     pub asked_at: Timestamp,
     /// The change sets that are shown, by step.
     pub sets: BTreeMap<StepKey, ChangeSet>,
+    /// The newest rehearsal of each set, by step; see [`RunView::with_evidence`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rehearsed: BTreeMap<StepKey, Evidence>,
     /// What was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided: Option<DecisionView>,
@@ -199,6 +207,18 @@ pub struct DecisionView {
 }
 
 impl RunView {
+    /// The same view, whose approvals know the newest rehearsals of what they cover.
+    #[must_use]
+    pub fn with_evidence(mut self, evidence: &BTreeMap<Digest, Evidence>) -> Self {
+        for approval in &mut self.approvals {
+            let found = approval.sets.iter().filter_map(|(step, set)| {
+                Some((step.clone(), evidence.get(&own_digest(set))?.clone()))
+            });
+            approval.rehearsed = found.collect();
+        }
+        self
+    }
+
     /// The step of a key.
     pub fn step(&self, key: &str) -> Option<&StepView> {
         self.steps.iter().find(|step| step.key == key)

@@ -26,6 +26,7 @@ mod statements_state;
 pub mod tool;
 mod vacuum_state;
 
+pub use branching::throw_away::throw_away;
 pub use catalog::Catalog;
 pub use context::{Places, ReadContext};
 pub use rules::Rules;

@@ -20,6 +20,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("engine/server_facts"),
     crate::sql_file!("engine/server_facts_unprivileged"),
     crate::sql_file!("engine/session_check"),
+    crate::sql_file!("engine/session_locks"),
     crate::sql_file!("engine/session_progress"),
     crate::sql_file!("engine/sessions_by_name"),
     crate::sql_file!("engine/set_local"),

@@ -55,6 +55,12 @@ pub(super) fn check_covers(
     graph: &StepGraph,
     reporter: &mut Reporter,
 ) {
+    if let Some(within) = gate.rehearsed_within.as_ref().filter(|_| gate.covers.is_empty()) {
+        let message = "`rehearsed_within` demands a rehearsal of nothing";
+        let help = "name the steps whose changes are approved: `covers: [heal]`";
+        let place = within.computed().map_or(gate.prompt.place, |computed| computed.template.place);
+        reporter.hinted("workflow::covers", place, message, help);
+    }
     let later = graph.descendants(id);
     for covered in &gate.covers {
         let name = covered.value.as_str();

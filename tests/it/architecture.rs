@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine",
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
-            "journal",
+            "journal", "schema",
         ],
     ),
     ("schedule", &["kernel", "sop", "journal", "workflow::cron", "workflow::elements"]),
@@ -95,7 +95,9 @@ const PURE: &[&str] = &[
     "journal/occasion.rs",
     "journal/owed.rs",
     "journal/query.rs",
+    "journal/rehearsal.rs",
     "journal/store.rs",
+    "journal/term.rs",
     "plan/diff.rs",
     "plan/document.rs",
     "plan/literal.rs",

@@ -106,6 +106,7 @@ fn request() -> ApprovalRequest {
         reasons: vec!["risk high".into()],
         expires_at: Timestamp::from_millis(START + 86_400_000),
         show: Value::Null,
+        rehearsed_within: None,
         direction: Direction::Do,
     }
 }

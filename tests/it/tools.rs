@@ -111,6 +111,7 @@ impl Bench {
             workspace: None,
             history: None,
             notes: &NoNotes,
+            witness: None,
             progress: &|_| (),
         }
     }

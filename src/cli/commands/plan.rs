@@ -151,7 +151,7 @@ fn preview_json(plan: &Plan, view: &RunView) -> Value {
         .map(|step| {
             json!({
                 "id": step.key, "state": step.state, "output": step.output,
-                "failure": step.failure, "changes": step.evidence.set, "ask": step.evidence.ask,
+                "failure": step.failure, "changes": step.grounds.set, "ask": step.grounds.ask,
             })
         })
         .collect();
@@ -161,7 +161,7 @@ fn preview_json(plan: &Plan, view: &RunView) -> Value {
 fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
     let heading = format!("preview of {} · plan {}", plan.body.workflow, plan.id.short());
     let mut text = format!("{}\n", style.paint(Tone::Strong, &heading));
-    let sets = || view.steps.iter().filter_map(|step| step.evidence.set.as_ref());
+    let sets = || view.steps.iter().filter_map(|step| step.grounds.set.as_ref());
     if let Some(setup) = sets().find_map(|set| made_by(Origin::Engine, set)) {
         let once = "first, once in each database that has not got it:";
         text.push_str(&format_args!("\n{}\n", style.paint(Tone::Strong, once)).to_string());
@@ -169,9 +169,9 @@ fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
     }
     for step in &view.steps {
         let (tone, mark) = of_state(&step.state);
-        let own = step.evidence.set.as_ref().and_then(|set| made_by(Origin::Tool, set));
+        let own = step.grounds.set.as_ref().and_then(|set| made_by(Origin::Tool, set));
         let own = own.map_or(0, |own| own.changes.len());
-        let about = match (&step.evidence.set, &step.failure, step.state.as_str()) {
+        let about = match (&step.grounds.set, &step.failure, step.state.as_str()) {
             (Some(_), _, _) => format!("would make {own} changes"),
             (None, Some(failure), _) => failure.message.clone(),
             (None, None, "pending") => "is decided when it runs".to_owned(),
@@ -181,7 +181,7 @@ fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
         text.push_str(
             &format_args!("\n{mark} {}  {}  {about}\n", step.key, step.action).to_string(),
         );
-        if let Some(set) = &step.evidence.set {
+        if let Some(set) = &step.grounds.set {
             match made_by(Origin::Tool, set) {
                 Some(own) => {
                     text.push_str(&changes::list(style, &own));
@@ -189,7 +189,7 @@ fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
                 }
                 None => text.push_str(&changes::change_set(style, set)),
             }
-            for reason in &step.evidence.ask {
+            for reason in &step.grounds.ask {
                 text.push_str(&format_args!("an approval is needed: {reason}\n").to_string());
             }
         }

@@ -21,6 +21,7 @@ Examples:
   lakeops run health_check
   lakeops run heal_bloat -p project=shop -p branch=production
   lakeops run heal.json
+  lakeops run heal_bloat --rehearse                      on a branch, with timings, locks and schema diff
   lakeops run health_check --key hourly-2026-11-22T10    starting twice runs once
   lakeops run health_check --database-url postgres://me@db/app --output json")]
 pub(crate) struct Args {
@@ -38,8 +39,9 @@ pub(crate) struct Args {
     /// Approve as the caller what the policy lets the caller approve; never high risk
     #[arg(long)]
     yes: bool,
-    /// Try the changes on a throw-away branch first (not there yet)
-    #[arg(long)]
+    /// Try the changes on a throw-away branch: nothing touches the target, and what it showed is kept for
+    /// approvals
+    #[arg(long, conflicts_with_all = ["key", "yes", "no_wait"])]
     rehearse: bool,
     /// Only record the run; `lakeops resume` works on it
     #[arg(long)]
@@ -48,13 +50,11 @@ pub(crate) struct Args {
 
 /// Starts a run and works on it.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
-    if args.rehearse {
-        return Err(CliError::NotYet {
-            what: "`--rehearse`",
-            help: "`lakeops plan WORKFLOW --preview` shows the changes without making them",
-        });
-    }
     let plan = plan(session, &args)?;
+    if args.rehearse {
+        let engine = session.engine(&[&plan.body.connection]).await?;
+        return follow::rehearse_and_print(session, &engine, &plan).await;
+    }
     let shows = Shows::Run;
     let (yes, waits) = (args.yes, !args.no_wait);
     start(session, &plan, Start { key: args.key, yes, waits, connects: true, shows }).await

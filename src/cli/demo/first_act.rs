@@ -113,7 +113,7 @@ fn explain(teller: &mut Teller<'_>, recorded: &Recorded) {
             teller.screen.block(&style.paint(Tone::Faint, &rule.values), 5);
         }
     }
-    let set = recorded.view.step("heal").and_then(|step| step.evidence.set.as_ref());
+    let set = recorded.view.step("heal").and_then(|step| step.grounds.set.as_ref());
     for change in set.iter().flat_map(|set| &set.changes) {
         teller.screen.say(&format!("What was done to {}:", change.object));
         let text = style.paint(Tone::Strong, &change.operation.to_string());

@@ -21,7 +21,7 @@ pub(super) struct Held {
 
 /// The rules of a step that held, in the order in which they were asked.
 pub(super) fn held(step: &StepView) -> Vec<Held> {
-    step.evidence.seen.iter().filter_map(rule).collect()
+    step.grounds.seen.iter().filter_map(rule).collect()
 }
 
 fn rule(seen: &Seen) -> Option<Held> {

@@ -364,13 +364,6 @@ impl Pauses {
 }
 
 impl Applier for ApiApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(self.carry_out(cx))
     }

@@ -13,6 +13,7 @@ use super::http::HttpApplier;
 use super::notification::NotificationApplier;
 use super::publish::PublishApplier;
 use super::sql::SqlApplier;
+use super::witness::Witness;
 use crate::config::Settings;
 use crate::engine::parts::History;
 use crate::kernel::{
@@ -23,7 +24,7 @@ use crate::lakebase::Workspace;
 use crate::postgres::{PgEndpoint, PgError, PgReader, ServerFacts};
 
 /// The SQL files that appliers use themselves.
-pub const APPLY_SQL: [&SqlFile; 9] = [
+pub const APPLY_SQL: [&SqlFile; 10] = [
     &super::experiment::SET_LOCAL,
     &super::orphan::SESSIONS_BY_NAME,
     &super::setup::APPLIED_CHANGE_INSERT,
@@ -33,6 +34,7 @@ pub const APPLY_SQL: [&SqlFile; 9] = [
     &super::sql::APPLIED_CHANGE_FIND,
     &super::sql::SESSION_PROGRESS,
     &super::sql_probe::INDEXES_AROUND,
+    &super::witness::SESSION_LOCKS,
 ];
 
 /// Which change this is: never the attempt, so that every attempt and every resume speaks of the same.
@@ -147,6 +149,8 @@ pub struct ApplyContext<'a> {
     pub history: Option<&'a dyn History>,
     /// What is kept for a later process.
     pub notes: &'a dyn Notes,
+    /// Sees which locks it takes, in a rehearsal.
+    pub witness: Option<&'a Witness>,
     /// Takes lines on how far it is, for people.
     pub progress: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -238,8 +242,13 @@ pub enum Recovered {
 /// Carries out one kind of change. No tool has code of its own for this.
 pub trait Applier: Send + Sync {
     /// What a later [`Applier::recover`] compares with; taken, and made durable, before the effect.
-    fn fingerprint<'a>(&'a self, cx: &'a ApplyContext<'a>)
-    -> BoxFuture<'a, Result<Value, Failure>>;
+    /// By default nothing is.
+    fn fingerprint<'a>(
+        &'a self,
+        _cx: &'a ApplyContext<'a>,
+    ) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(async { Ok(Value::Null) })
+    }
 
     /// Carries it out. A failure of class `InDoubt` says that the effect may have happened.
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>>;

@@ -226,13 +226,6 @@ async fn process_with(mark: &str) -> Option<String> {
 }
 
 impl Applier for CommandApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(looked(cx, self.carry_out(cx)))
     }

@@ -190,13 +190,6 @@ async fn sync_folder(folder: &Path) -> Result<(), FileError> {
 }
 
 impl Applier for FileApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(looked(cx, self.carry_out(cx)))
     }

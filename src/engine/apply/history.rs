@@ -26,13 +26,6 @@ async fn carry_out(cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
 }
 
 impl Applier for HistoryApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(looked(cx, carry_out(cx)))
     }

@@ -209,13 +209,6 @@ fn text_of(bytes: &[u8]) -> Value {
 }
 
 impl Applier for HttpApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(looked(cx, self.send(cx)))
     }

@@ -20,6 +20,7 @@ mod publish;
 mod setup;
 mod sql;
 mod sql_probe;
+mod witness;
 
 pub use api::ApiApplier;
 pub use applier::{
@@ -34,3 +35,4 @@ pub use notification::NotificationApplier;
 pub use publish::PublishApplier;
 pub use setup::{is_set_up, setup_changes};
 pub use sql::SqlApplier;
+pub use witness::Witness;

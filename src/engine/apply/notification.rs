@@ -72,13 +72,6 @@ async fn append(file: &std::path::Path, line: &str) -> std::io::Result<()> {
 }
 
 impl Applier for NotificationApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(looked(cx, self.send(cx)))
     }

@@ -12,13 +12,6 @@ use crate::kernel::{BoxFuture, Failure, Receipt};
 pub struct PublishApplier;
 
 impl Applier for PublishApplier {
-    fn fingerprint<'a>(
-        &'a self,
-        _cx: &'a ApplyContext<'a>,
-    ) -> BoxFuture<'a, Result<Value, Failure>> {
-        Box::pin(async { Ok(Value::Null) })
-    }
-
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         let nothing = async {
             cx.reach("before effect");

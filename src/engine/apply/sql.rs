@@ -8,6 +8,7 @@ use super::applier::wrong_kind;
 use super::index_probe::waits_for_snapshots;
 use super::look::{GUARD, looked, measured, truth};
 use super::setup::APPLIED_CHANGE_INSERT;
+use super::witness::{look_inside, look_on};
 use super::{Applied, Applier, ApplyContext, Recovered, orphan, sql_probe};
 use crate::kernel::change::Origin;
 use crate::kernel::{
@@ -277,6 +278,7 @@ async fn inside(
     let start = cx.clock.now();
     let receipt = execute_all(cx, writer, statements).await?;
     let duration_ms = cx.millis_since(start);
+    look_inside(cx, writer).await?;
     if measure.is_some() {
         writer.forget_statistics().await?;
     }
@@ -346,10 +348,10 @@ async fn outside_transaction(
     let done = {
         let name = statement_name(cx);
         let work = std::pin::pin!(execute(cx, &mut writer, &name, statement));
-        let reports = std::pin::pin!(report_progress(cx));
+        let reports = std::pin::pin!(futures::future::join(report_progress(cx), look_on(cx)));
         match futures::future::select(work, reports).await {
             futures::future::Either::Left((done, _)) => done,
-            futures::future::Either::Right((never, _)) => match never {},
+            futures::future::Either::Right(((never, _), _)) => match never {},
         }
     };
     match done {

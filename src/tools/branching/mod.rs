@@ -16,6 +16,7 @@ pub(super) mod project;
 pub(super) mod removing;
 pub(super) mod reset;
 pub(super) mod survey;
+pub(super) mod throw_away;
 
 #[cfg(test)]
 pub(super) mod proposals;

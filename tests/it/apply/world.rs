@@ -179,6 +179,7 @@ impl World {
             workspace: self.workspace.as_deref(),
             history: None,
             notes: &self.notes,
+            witness: None,
             progress: &progress,
         };
         work(&cx).await

@@ -420,20 +420,3 @@ async fn an_approval_outlives_every_process_and_a_restart_of_the_server() {
     assert_eq!(value::<i64>(&endpoint, "select count(*) from public.t").await, 1);
     cluster.stop().await.unwrap();
 }
-
-#[tokio::test]
-async fn a_gate_that_asks_for_a_rehearsal_says_that_there_is_none_yet() {
-    let kit = Kit::new(postgres().await.fresh_database("rehearsed").await);
-    let gate = ApprovalGate {
-        prompt: "Go?".to_owned(),
-        show: Vec::new(),
-        covers: Vec::new(),
-        expires: Span::from_secs(60),
-        on_reject: OnReject::Stop,
-        rehearsed_within: Some(Span::from_secs(60)),
-    };
-    let gate = step("gate", &[], Action::Approval(gate));
-    let (run, outcome) = kit.run(&plan(vec![gate])).await;
-    assert_eq!(outcome, Outcome::Failed);
-    assert_eq!(kit.ended(&run, "gate").await.1, "engine::not_there_yet");
-}

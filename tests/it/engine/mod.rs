@@ -10,6 +10,7 @@ mod kit;
 mod locks;
 mod migrations;
 mod props;
+mod rehearsals;
 mod runs;
 mod scopes;
 mod secrets;

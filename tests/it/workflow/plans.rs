@@ -95,7 +95,8 @@ steps:
     timeout: "${{ if params.tries > 3 { \"9m\" } else { \"1m\" } }}"
     retry: { max_attempts: 2 }
   - id: gate
-    approval: { prompt: "Go on?", expires: "${{ params.patience }}", rehearsed_within: "${{ params.patience }}" }
+    approval: { prompt: "Go on?", covers: [rewrite], expires: "${{ params.patience }}", rehearsed_within: "${{ params.patience }}" }
+  - { id: rewrite, needs: [gate], tool: terminate_idle_connections, with: { max_idle: 30m } }
   - id: until
     wait: { tool: monitor_connections, until: result.total < 3, every: "${{ params.tries }}s", within: "${{ params.patience }}" }
   - id: proof
