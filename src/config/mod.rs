@@ -19,6 +19,7 @@ pub mod secrets;
 pub mod server;
 pub mod settings;
 mod show;
+pub mod window;
 
 pub use connection::{Connection, ConnectionError};
 pub use environment::{Environment, FixedEnvironment, ProcessEnvironment};

@@ -33,7 +33,6 @@ mod simulation;
 pub mod state;
 mod task;
 mod undoing;
-pub mod window;
 
 pub use executor::ExecuteError;
 pub use facade::{Engine, EngineError, Loaded, StartOptions, doubts};

@@ -9,7 +9,7 @@ use super::apply::{is_set_up, setup_changes};
 use super::looking::journal_failure;
 use super::recorder::Gone;
 use super::task::{Looked, Task, unknown_tool};
-use super::window;
+use crate::config::window;
 use crate::journal::event::Event;
 use crate::journal::store::{Durability, EntryFilter};
 use crate::kernel::change::Origin;

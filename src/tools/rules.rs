@@ -14,6 +14,12 @@ pub const BRANCH_POLICY: &str = "sops/branch_policy.rhai";
 /// The branch policy that holds where the user has none.
 const SHIPPED_BRANCH_POLICY: &str = include_str!("../../sops/branch_policy.rhai");
 
+/// Ranks the causes of what is wrong.
+pub const ROOT_CAUSE: &str = "sops/root_cause.rhai";
+
+/// The rules of root causes that hold where the user has none.
+const SHIPPED_ROOT_CAUSE: &str = include_str!("../../sops/root_cause.rhai");
+
 /// Answers by SOPs. A run asks those that its plan pins.
 pub trait Rules: Send + Sync {
     /// What the SOP of this path returns for these variables.
@@ -22,9 +28,10 @@ pub trait Rules: Send + Sync {
 
 /// The SOPs that a tool judges by: path, and the text that holds where the user has none.
 pub const fn judged_by(tool: &ToolMeta) -> &'static [(&'static str, &'static str)] {
-    match tool.family {
-        Family::Provisioning => &[(BRANCH_POLICY, SHIPPED_BRANCH_POLICY)],
-        Family::Performance | Family::Health | Family::Core => &[],
+    match (tool.family, tool.name.as_bytes()) {
+        (Family::Provisioning, _) => &[(BRANCH_POLICY, SHIPPED_BRANCH_POLICY)],
+        (Family::Health, b"diagnose_root_cause") => &[(ROOT_CAUSE, SHIPPED_ROOT_CAUSE)],
+        (Family::Performance | Family::Health | Family::Core, _) => &[],
     }
 }
 

@@ -80,6 +80,7 @@ const PURE: &[&str] = &[
     "config/server.rs",
     "config/settings.rs",
     "config/show.rs",
+    "config/window.rs",
     "history/mirror.rs",
     "history/row.rs",
     "history/schema.rs",

@@ -25,6 +25,7 @@ mod harness;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod incidents;
 mod journal;
 #[cfg(test)]
 mod lakebase;

@@ -168,7 +168,7 @@ async fn reads_have_a_plan() {
 #[test]
 fn every_version_has_its_variant() {
     let of = |name: &str| sql_catalog::find(name).is_some_and(|file| is_for(file, 17));
-    assert!(of("health/monitor_system_health.sample17"));
-    assert!(!of("health/monitor_system_health.sample16"));
-    assert!(!of("health/monitor_system_health.sample14"));
+    assert!(of("shared/counters17"));
+    assert!(!of("shared/counters16"));
+    assert!(!of("shared/counters14"));
 }

@@ -21,9 +21,9 @@ use tokio::task::JoinHandle;
 use crate::harness::{connect, execute, postgres, value};
 
 /// Tools at work on one database.
-struct Bench {
-    endpoint: PgEndpoint,
-    settings: Settings,
+pub(crate) struct Bench {
+    pub(crate) endpoint: PgEndpoint,
+    pub(crate) settings: Settings,
 }
 
 impl Bench {
@@ -37,7 +37,7 @@ impl Bench {
         Self { endpoint: self.endpoint.with_user(user, None), settings: self.settings.clone() }
     }
 
-    fn reader(&self) -> PgReader {
+    pub(crate) fn reader(&self) -> PgReader {
         PgReader::new(self.endpoint.clone(), &self.settings.limits, "lakeops:test")
     }
 
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     /// A session with a name, after some statements.
-    async fn session(&self, application: &str, statements: &[&str]) -> Session {
+    pub(crate) async fn session(&self, application: &str, statements: &[&str]) -> Session {
         let endpoint = self.endpoint.with_application_name(application);
         let mut connection = connect(&endpoint).await;
         let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut connection);
@@ -129,7 +129,7 @@ impl Bench {
     }
 
     /// Waits until a query says true.
-    async fn until(&self, query: &str) {
+    pub(crate) async fn until(&self, query: &str) {
         for _ in 0..500 {
             if value::<bool>(&self.endpoint, query).await {
                 return;
@@ -145,14 +145,14 @@ impl Bench {
     }
 }
 
-struct Session {
-    pid: i32,
+pub(crate) struct Session {
+    pub(crate) pid: i32,
     connection: PgConnection,
 }
 
 impl Session {
     /// Runs a statement that is expected to wait.
-    fn wait_in_background(mut self, statement: &'static str) -> JoinHandle<()> {
+    pub(crate) fn wait_in_background(mut self, statement: &'static str) -> JoinHandle<()> {
         tokio::spawn(async move {
             // It ends when its turn comes or its session does.
             drop(run(&mut self.connection, statement).await);
@@ -165,12 +165,12 @@ async fn run(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx:
     statement.execute(connection).await.map(drop)
 }
 
-async fn pause(millis: u64) {
+pub(crate) async fn pause(millis: u64) {
     SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(millis))).await;
 }
 
 /// A table with many rows of which two thirds were deleted; its counters are up to date.
-async fn sick_table(bench: &Bench, name: &str, options: &str) {
+pub(crate) async fn sick_table(bench: &Bench, name: &str, options: &str) {
     let statements = [
         format!("create table {name} (id int primary key, payload text, note int) {options}"),
         format!(

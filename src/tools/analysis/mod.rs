@@ -1,5 +1,6 @@
 //! Pure logic that several tools share. Nothing here talks to a server.
 
+pub mod alert;
 pub mod autovacuum;
 pub mod bloat;
 pub mod counters;

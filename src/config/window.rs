@@ -4,7 +4,7 @@ use chrono::{Datelike as _, Duration, NaiveTime, TimeZone as _};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use crate::config::settings::Window;
+use super::settings::Window;
 use crate::kernel::{Failure, Timestamp};
 
 /// Whether a window is open, and when the next one opens, as policies see it. Without any window it is
