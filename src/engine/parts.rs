@@ -18,6 +18,7 @@ use crate::lakebase::{Lakebase, Workspace, WorkspaceClient};
 use crate::postgres::PgEndpoint;
 use crate::tools::Catalog;
 use crate::tools::context::ReadHistory;
+use crate::tools::tool::HistoryRow;
 
 /// Where the database of a target is, and the workspace that it belongs to.
 pub trait Endpoints: Send + Sync {
@@ -165,6 +166,12 @@ pub trait History: Send + Sync {
     fn append_owed(&self) -> BoxFuture<'_, Result<(), Failure>>;
     /// Does upkeep on a table; says what it did. Doing it again does no harm.
     fn upkeep<'a>(&'a self, upkeep: &'a Upkeep) -> BoxFuture<'a, Result<Value, Failure>>;
+    /// Appends a batch of rows to the archive, unless it is there already. What is archived never expires.
+    fn archive<'a>(
+        &'a self,
+        batch: &'a str,
+        rows: Vec<HistoryRow>,
+    ) -> BoxFuture<'a, Result<usize, Failure>>;
     /// What tools may read of it.
     fn reader(&self) -> &dyn ReadHistory;
 }

@@ -10,6 +10,7 @@ use super::writer::HistoryWriter;
 use crate::engine::parts::History;
 use crate::kernel::{BoxFuture, Failure, Query, Timestamp, Upkeep};
 use crate::tools::context::{ReadHistory, StoredTable};
+use crate::tools::tool::HistoryRow;
 
 /// How long the end of a run waits for its rows to be appended.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -62,6 +63,17 @@ impl History for HistoryWriter {
         Box::pin(async move {
             let done = self.look_after(upkeep).await.map_err(|error| error.to_failure())?;
             Ok(json!(done))
+        })
+    }
+
+    fn archive<'a>(
+        &'a self,
+        batch: &'a str,
+        rows: Vec<HistoryRow>,
+    ) -> BoxFuture<'a, Result<usize, Failure>> {
+        Box::pin(async move {
+            let done = self.archive_batch(batch, &rows).await;
+            done.map_err(|error| error.to_failure())
         })
     }
 

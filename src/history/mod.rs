@@ -5,6 +5,7 @@
 //! stay inside this module: nothing generic of theirs leaves it.
 
 mod answer;
+mod archive;
 mod batch;
 mod delta;
 mod error;

@@ -85,6 +85,8 @@ pub enum Kept {
     Measurement,
     /// As the audit.
     Audit,
+    /// For good: the only copy there is.
+    Forever,
 }
 
 /// A table of the history.

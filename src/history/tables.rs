@@ -4,7 +4,7 @@
 //! changes its type. Counters stand beside the *statistics epoch* that they belong to: a difference of
 //! two rows means something only when all of `epoch_id`, `stats_reset` and `postmaster_start` agree.
 
-use super::schema::Kept::{Audit, Measurement};
+use super::schema::Kept::{Audit, Forever, Measurement};
 use super::schema::{Column, TableDef, at, flag, float, id, int, json, text, time};
 
 /// The table of this name.
@@ -26,6 +26,9 @@ pub const APPROVALS: &str = "approvals";
 
 /// Messages to people.
 pub const ALERTS: &str = "alerts";
+
+/// Rows that were moved out of their tables: the only copies there are.
+pub const ARCHIVED: &str = "archived_rows";
 
 /// Who did what. Appended last: its newest transaction says how far the journal was appended.
 pub const AUDIT: &str = "audit";
@@ -312,6 +315,18 @@ pub const TABLES: &[TableDef] = &[
             text: status;
         },
     ),
+    TableDef {
+        name: ARCHIVED,
+        about: "rows that were moved out of their tables; `lakeops.archived_batch` says which are visible",
+        kept: Forever,
+        time: "archived_at",
+        own: columns! {
+            text: source_table batch_id row_key;
+            int: row_hash;
+            text: row;
+            at: archived_at;
+        },
+    },
     audited(
         "migration_assessments",
         "how ready another database is to be moved",

@@ -24,7 +24,7 @@ use super::tables::TABLES;
 use crate::config::HistoryConfig;
 use crate::kernel::upkeep::Work;
 use crate::kernel::{Span, Timestamp};
-use crate::tools::context::StoredTable;
+use crate::tools::context::{FOREVER, StoredTable};
 
 const DAY_MILLIS: i64 = 24 * 3600 * 1000;
 
@@ -57,6 +57,8 @@ pub(super) async fn carry_out(
     let before = Live::of(&stored, name)?;
     let mut done = Done::default();
     let stored = match work {
+        // Whatever asked for it: these rows are the only copies.
+        Work::Expire { .. } if is_kept_for_good(name) => stored,
         Work::Expire { before: first } => expire(stored, name, *first, &before).await?,
         Work::Compact => compact(stored, name).await?,
         Work::Clean => clean(stored, name, now, &mut done).await?,
@@ -158,11 +160,16 @@ async fn look(
     })
 }
 
+fn is_kept_for_good(name: &str) -> bool {
+    super::tables::find(name).is_some_and(|table| table.kept == Kept::Forever)
+}
+
 /// How long the rows of a table are kept.
 fn kept(table: &TableDef, config: &HistoryConfig) -> Span {
     match table.kept {
         Kept::Measurement => config.keep_measurements,
         Kept::Audit => config.keep_audit,
+        Kept::Forever => FOREVER,
     }
 }
 

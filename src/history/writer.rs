@@ -231,6 +231,16 @@ impl HistoryWriter {
         Ok(runs_after(self.journal.as_ref(), done).await?)
     }
 
+    /// Passes a boundary at which a test may kill the process.
+    pub(super) fn reach(&self, boundary: &str) {
+        self.kill.reach(boundary);
+    }
+
+    /// Holds everybody else off while something is appended.
+    pub(super) async fn one_at_a_time(&self) -> Result<File, HistoryError> {
+        self.lock().await
+    }
+
     /// The present time of its clock.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()

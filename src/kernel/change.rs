@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiCall, Digest, Ident, Risk, Severity, Span, Timestamp, Upkeep};
+use super::{ApiCall, ArchiveBatch, Digest, Ident, Risk, Severity, Span, Timestamp, Upkeep};
 
 /// A value bound to a placeholder of a statement (`$1`, `$2`, …), typed as PostgreSQL sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,6 +148,8 @@ pub enum Operation {
     },
     /// Upkeep of a table of the history.
     History(Upkeep),
+    /// Rows of a table that are copied into the archive.
+    Archive(ArchiveBatch),
 }
 
 impl Operation {
@@ -163,7 +165,13 @@ impl Operation {
 
     /// Whether it works on the step's database.
     pub const fn is_on_database(&self) -> bool {
-        matches!(self, Self::Sql { .. } | Self::Transaction { .. } | Self::SqlExperiment { .. })
+        matches!(
+            self,
+            Self::Sql { .. }
+                | Self::Transaction { .. }
+                | Self::SqlExperiment { .. }
+                | Self::Archive(_)
+        )
     }
 
     /// Its SQL statements, in order.
@@ -175,6 +183,7 @@ impl Operation {
             | Self::Api(_)
             | Self::Command { .. }
             | Self::History(_)
+            | Self::Archive(_)
             | Self::File { .. }
             | Self::Notification { .. }
             | Self::Event { .. } => &[],
@@ -194,6 +203,7 @@ impl Operation {
             Self::Notification { .. } => "notification",
             Self::Event { .. } => "event",
             Self::History(_) => "history",
+            Self::Archive(_) => "archive",
         }
     }
 }
@@ -221,6 +231,7 @@ impl fmt::Display for Operation {
             }
             Self::Event { name, .. } => write!(f, "publish event {name}"),
             Self::History(upkeep) => upkeep.fmt(f),
+            Self::Archive(batch) => batch.fmt(f),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! ours. Start with [`change`], the data that every effect of the engine is described by.
 
 pub mod api_call;
+pub mod archive;
 pub mod change;
 pub mod digest;
 pub mod failure;
@@ -19,6 +20,7 @@ pub mod time;
 pub mod upkeep;
 
 pub use api_call::{ApiCall, ApiState, ApiVerb};
+pub use archive::ArchiveBatch;
 pub use change::{
     Bind, Change, ChangeSet, Direction, Inverse, Operation, Query, Receipt, Recovery, Settlement,
     SqlStatement,

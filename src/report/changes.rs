@@ -101,7 +101,7 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
             line(text, style, "expect", &codes.join(", "));
         }
         Operation::Api(call) => api(text, style, call),
-        Operation::Command { .. } | Operation::History(_) => {
+        Operation::Command { .. } | Operation::History(_) | Operation::Archive(_) => {
             block(text, style, &operation.to_string());
         }
         Operation::File { content, .. } => {
@@ -250,7 +250,9 @@ fn sign(operation: &Operation) -> (char, Tone) {
         Operation::Command { .. } | Operation::SqlExperiment { .. } => (false, false),
         Operation::History(upkeep) => (false, matches!(upkeep.work, Work::Expire { .. })),
         Operation::File { content, before, .. } => (before.is_none(), content.is_none()),
-        Operation::Notification { .. } | Operation::Event { .. } => (true, false),
+        Operation::Notification { .. } | Operation::Event { .. } | Operation::Archive(_) => {
+            (true, false)
+        }
     };
     match (makes, removes) {
         (_, true) => ('-', Tone::Bad),

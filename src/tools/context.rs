@@ -92,6 +92,9 @@ impl<'a> ReadContext<'a> {
     }
 }
 
+/// How long rows are kept that are the only copies there are.
+pub const FOREVER: Span = Span(std::time::Duration::MAX);
+
 /// What is stored of a table of the history, and what there is to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTable {

@@ -10,6 +10,7 @@
 pub mod analysis;
 mod branching;
 pub mod catalog;
+mod cold;
 mod collection;
 mod connection_state;
 pub mod context;
@@ -25,6 +26,7 @@ mod provisioning;
 pub mod rules;
 pub mod sql_catalog;
 mod statements_state;
+mod sync;
 pub mod tool;
 mod vacuum_state;
 

@@ -58,7 +58,11 @@ impl Ward {
         let metrics = json!({"metrics": health["metrics"]});
         let alerts = self.read("evaluate_alert_thresholds", metrics).await;
         let detected = begin.elapsed();
-        let arguments = json!({"interval": "100ms", "long_query": "300ms", "patience": "100ms"});
+        let firing = alerts["firing"].as_array().unwrap();
+        assert!(firing.contains(&json!(metric)), "{incident}: {firing:?}");
+        let arguments = json!({
+            "metric": metric, "interval": "100ms", "long_query": "300ms", "patience": "100ms",
+        });
         let diagnosis = self.read("diagnose_root_cause", arguments).await;
         let diagnosed = begin.elapsed();
         println!(

@@ -5,6 +5,8 @@ mod apply;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod collection;
@@ -26,6 +28,7 @@ mod harness;
 mod history;
 #[cfg(test)]
 mod incidents;
+#[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod lakebase;
@@ -47,6 +50,8 @@ mod sop;
 mod sql;
 #[cfg(test)]
 mod structure;
+#[cfg(test)]
+mod sync;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]

@@ -21,6 +21,7 @@ async fn set_up(endpoint: &PgEndpoint) {
         "engine/create_lakeops_schema",
         "engine/create_applied_change",
         "provisioning/apply_schema_migration.create",
+        "health/archive_cold_data_to_delta.create",
     ] {
         execute(endpoint, &[sql_catalog::find(name).unwrap().text]).await;
     }

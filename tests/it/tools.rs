@@ -27,7 +27,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    async fn new(hint: &str) -> Self {
+    pub(crate) async fn new(hint: &str) -> Self {
         let endpoint = postgres().await.fresh_database(hint).await;
         Self { endpoint, settings: Settings::default() }
     }
@@ -41,7 +41,7 @@ impl Bench {
         PgReader::new(self.endpoint.clone(), &self.settings.limits, "lakeops:test")
     }
 
-    async fn read(&self, tool: &str, arguments: Value) -> Value {
+    pub(crate) async fn read(&self, tool: &str, arguments: Value) -> Value {
         let reader = self.reader();
         let AnyTool::Read(tool) = Catalog::builtin().find(tool).unwrap() else { panic!("{tool}") };
         let output = tool.read(&self.context(&reader), arguments).await;

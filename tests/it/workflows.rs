@@ -283,3 +283,45 @@ async fn a_tick_over_many_branches_is_one_commit_for_each_table() {
     let (run, outcome) = bench.run("sample_sessions", &[("branches", r#"["production"]"#)]).await;
     assert_eq!(outcome, Outcome::Succeeded, "{:#?}", bench.view(&run).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_is_healed_or_escalated() {
+    let place = harness::Place::new();
+    let installation = harness::postgres().await.installation();
+    let server = place.local.start(installation, &place.options("incident"), &Quiet).await.unwrap();
+    let patient = Patient::prepare(server.endpoint()).await.unwrap();
+    let bench = Bench::on(patient.operator());
+    let load = Load::start(&patient, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
+    let _forgotten = Forgotten::begin(&patient).await.unwrap();
+    while patient.blocked(Duration::from_secs(5)).await.unwrap() < WORKERS as u64 {
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(100))).await;
+    }
+    // Nobody may end a transaction where only low risk is allowed: a person is told.
+    let waits = [("issue", "lock_wait_seconds"), ("value", "60")];
+    let (run, outcome) = bench.run("execute_low_risk_sop", &waits).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.outputs["status"], "escalated", "{}", view.outputs);
+    assert_eq!(view.outputs["cause"], "idle_transaction_blocks");
+
+    let waits = [("metric", "lock_wait_seconds"), ("value", "60")];
+    let (run, outcome) = bench.run("incident_response", &waits).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.outputs["status"], "healed", "{}", view.outputs);
+    assert_eq!(view.step("heal/end_sessions").unwrap().output["ended"], 1);
+    assert!(load.watch(Duration::from_millis(500)).await.payments > 20);
+
+    // The table that half consists of dead rows is vacuumed, and the number falls.
+    drop(load);
+    let bloated = [("issue", "dead_tuple_ratio"), ("value", "0.5")];
+    let (run, outcome) = bench.run("self_heal", &bloated).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.outputs["status"], "healed", "{}", view.outputs);
+    // What is of no low risk anywhere is for a person.
+    let full = [("issue", "sequence_used"), ("value", "0.95")];
+    let (run, _) = bench.run("self_heal", &full).await;
+    assert_eq!(bench.view(&run).await.outputs["status"], "escalated");
+    server.stop().await.unwrap();
+}

@@ -188,7 +188,11 @@ fn as_json(facts: &TableFacts) -> Value {
     json!({
         "table": facts.table.name,
         "about": facts.table.about,
-        "kept_as": if facts.table.kept == Kept::Audit { "audit" } else { "measurement" },
+        "kept_as": match facts.table.kept {
+            Kept::Audit => "audit",
+            Kept::Measurement => "measurement",
+            Kept::Forever => "forever",
+        },
         "rows": facts.rows,
         "files": facts.files,
         "bytes": facts.bytes,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::api::ApiApplier;
+use super::archive::ArchiveApplier;
 use super::command::CommandApplier;
 use super::experiment::ExperimentApplier;
 use super::file::FileApplier;
@@ -272,6 +273,7 @@ pub struct Appliers {
     notification: NotificationApplier,
     publish: PublishApplier,
     history: HistoryApplier,
+    archive: ArchiveApplier,
 }
 
 impl Appliers {
@@ -287,6 +289,7 @@ impl Appliers {
             notification,
             publish: PublishApplier,
             history: HistoryApplier,
+            archive: ArchiveApplier,
         }
     }
 
@@ -302,6 +305,7 @@ impl Appliers {
             Operation::Notification { .. } => &self.notification,
             Operation::Event { .. } => &self.publish,
             Operation::History(_) => &self.history,
+            Operation::Archive(_) => &self.archive,
         }
     }
 }

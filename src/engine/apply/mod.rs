@@ -7,6 +7,7 @@
 
 mod api;
 mod applier;
+mod archive;
 mod command;
 mod experiment;
 mod file;

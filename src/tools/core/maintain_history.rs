@@ -15,7 +15,7 @@ use crate::kernel::upkeep::Work;
 use crate::kernel::{
     ByteSize, Change, ChangeSet, Failure, Inverse, Operation, Risk, Span, Timestamp, Upkeep,
 };
-use crate::tools::context::{ReadContext, StoredTable};
+use crate::tools::context::{FOREVER, ReadContext, StoredTable};
 use crate::tools::tool::{AnyTool, Family, Settled, ToolMeta, Write, WriteTool};
 
 pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(MaintainHistory));
@@ -188,7 +188,8 @@ fn judge(stored: &[StoredTable], params: &Params, now: Timestamp) -> Result<Chan
         |table: &&StoredTable| params.tables.is_empty() || params.tables.contains(&table.name);
     let mut changes = Vec::new();
     for table in stored.iter().filter(wanted) {
-        let keep = params.keep.unwrap_or(table.keep);
+        // What is kept for good is the only copy there is: nobody can say otherwise.
+        let keep = params.keep.filter(|_| table.keep != FOREVER).unwrap_or(table.keep);
         let first = first_day(now, keep);
         let expires = params.expire && table.oldest_day.is_some_and(|oldest| oldest < first);
         if expires {

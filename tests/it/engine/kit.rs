@@ -215,7 +215,7 @@ impl Kit {
     }
 }
 
-pub(super) fn step(id: &str, needs: &[&str], action: Action) -> PlannedStep {
+pub(crate) fn step(id: &str, needs: &[&str], action: Action) -> PlannedStep {
     PlannedStep {
         id: id.to_owned(),
         needs: needs.iter().map(|s| Need { step: (*s).to_owned(), inferred: false }).collect(),
@@ -239,7 +239,7 @@ pub(super) fn step(id: &str, needs: &[&str], action: Action) -> PlannedStep {
     }
 }
 
-pub(super) fn tool(name: &str, with: Value) -> Action {
+pub(crate) fn tool(name: &str, with: Value) -> Action {
     Action::Tool(ToolCall { tool: name.to_owned(), with })
 }
 
@@ -262,11 +262,11 @@ pub(super) fn embedded(steps: Vec<PlannedStep>) -> Embedded {
     }
 }
 
-pub(super) fn sql(statements: &[&str]) -> Action {
+pub(crate) fn sql(statements: &[&str]) -> Action {
     tool("execute_sql", json!({ "statements": statements }))
 }
 
-pub(super) fn plan(steps: Vec<PlannedStep>) -> Plan {
+pub(crate) fn plan(steps: Vec<PlannedStep>) -> Plan {
     plan_with(steps, &[], |_| ())
 }
 

@@ -6,7 +6,7 @@ mod doubts;
 mod embedded;
 mod endings;
 mod golden;
-mod kit;
+pub(crate) mod kit;
 mod locks;
 mod migrations;
 mod props;

@@ -235,7 +235,8 @@ async fn crash_child() {
     let endpoint = PgEndpoint::from_url(&url).unwrap();
     let keeps_history = dir.join("history").exists();
     let (engine, _journal) = engine(&dir.join("state"), endpoint, kill, keeps_history);
-    let key = Some("crash".to_owned());
+    let key = fs::read_to_string(dir.join("key")).unwrap_or_else(|_| "crash".to_owned());
+    let key = Some(key);
     let options = StartOptions { key, by: somebody(), yes: false, forked_from: None };
     let run = engine.start(&plan, options).await.unwrap();
     loop {

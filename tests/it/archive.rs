@@ -1,0 +1,231 @@
+//! Cold rows leave their table and come back, and at every moment each is seen once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lakeops::config::Settings;
+use lakeops::history::{HistoryWriter, Location};
+use lakeops::journal::SqliteJournal;
+use lakeops::journal::event::Event;
+use lakeops::kernel::kill::Unarmed;
+use lakeops::kernel::{ChangeSet, Failure, Redactor, SystemClock, Target};
+use lakeops::plan::Plan;
+use lakeops::plan::document::ForEach;
+use lakeops::postgres::{PgEndpoint, PgReader};
+use lakeops::tools::context::ReadHistory;
+use lakeops::tools::{AnyTool, Catalog, ReadContext};
+use serde_json::{Value, json};
+
+use crate::engine::kit::{plan, step, tool};
+use crate::harness::crash::{Crash, End};
+use crate::harness::{execute, postgres, value};
+
+/// Twenty-five rows of every type that JSON could spoil, fifteen of them old.
+const ORDERS: [&str; 2] = [
+    "create table orders (shop varchar(9), id bigint, amount numeric, at timestamptz, \
+     payload bytea, notes jsonb, tags text[], twice numeric generated always as (amount * 2) stored, \
+     updated_at timestamptz, primary key (shop, id))",
+    "insert into orders (shop, id, amount, at, payload, notes, tags, updated_at) select 'nl', 9007199254740993 + g, 12345678901234567890.123456789 + g, \
+     timestamptz '2020-01-01 00:00:00.123456Z', decode(md5(g::text), 'hex'), \
+     jsonb_build_object('n', 1e300, 'o\"dd', g), array['a,b', null, 'c'], \
+     case when g <= 15 then now() - interval '1 year' else now() end from generate_series(1, 25) g",
+];
+
+async fn database(hint: &str) -> PgEndpoint {
+    let endpoint = postgres().await.fresh_database(hint).await;
+    execute(&endpoint, &ORDERS).await;
+    endpoint
+}
+
+fn archiving() -> Plan {
+    let table = json!({ "table": "public.orders", "older_than": "30d", "batch_rows": 10 });
+    let batch = json!({
+        "table": "public.orders",
+        "column": "${{ steps.plan.column }}",
+        "cut_off": "${{ steps.plan.cut_off }}",
+        "after": "${{ item.after }}",
+        "upto": "${{ item.upto }}",
+    });
+    let mut archive = step("archive", &["plan"], tool("archive_cold_data_to_delta", batch));
+    archive.for_each = Some(ForEach {
+        items: json!("${{ steps.plan.batches }}"),
+        key: "${{ item.name }}".to_owned(),
+        max_parallel: 1,
+        fail_fast: true,
+    });
+    plan(vec![step("plan", &[], tool("plan_archive", table)), archive])
+}
+
+/// Goes on to the end, and says why when it is not a good one.
+async fn finished(crash: &Crash) {
+    let outcome = crash.finish();
+    if outcome != "succeeded" {
+        let failures = crash.entries().await.into_iter().filter_map(|entry| match entry.event {
+            Event::AttemptFailed { failure, .. } => Some(failure.message),
+            _ => None,
+        });
+        panic!("{outcome}: {:?}", failures.collect::<Vec<_>>());
+    }
+}
+
+/// Looks at a database and the history of a state directory, as tools do.
+struct Eyes {
+    endpoint: PgEndpoint,
+    history: HistoryWriter,
+}
+
+impl Eyes {
+    fn new(endpoint: &PgEndpoint, state: &Path) -> Self {
+        let journal =
+            SqliteJournal::open(state, Arc::new(SystemClock), Redactor::default()).unwrap();
+        let location = Location::folder(&state.join("history")).unwrap();
+        let outside = (Arc::new(SystemClock) as Arc<_>, Arc::new(Unarmed) as Arc<_>);
+        let history = HistoryWriter::new(location, journal, state, outside);
+        Self { endpoint: endpoint.clone(), history }
+    }
+
+    async fn with<T>(&self, look: impl AsyncFnOnce(&ReadContext<'_>) -> T) -> T {
+        static NOWHERE: Target = Target { project: None, branch: None, database: None };
+        let settings = Settings::default();
+        let reader = PgReader::new(self.endpoint.clone(), &settings.limits, "lakeops:test");
+        let cx = ReadContext {
+            history: Some(&self.history as &dyn ReadHistory),
+            ..ReadContext::new(&reader, &SystemClock, &settings, &NOWHERE)
+        };
+        let found = look(&cx).await;
+        reader.close().await;
+        found
+    }
+
+    async fn read(&self, name: &str, arguments: Value) -> Value {
+        let AnyTool::Read(tool) = Catalog::builtin().find(name).unwrap() else { panic!("{name}") };
+        let output = self.with(async |cx| tool.read(cx, arguments).await).await;
+        output.unwrap_or_else(|failure| panic!("{failure:?}")).value
+    }
+
+    async fn propose(&self, name: &str, arguments: Value) -> Result<ChangeSet, Failure> {
+        let AnyTool::Write(tool) = Catalog::builtin().find(name).unwrap() else { panic!("{name}") };
+        self.with(async |cx| tool.propose(cx, arguments).await).await
+    }
+
+    /// Every row that is seen, hot or cold, in order; with how many of them are cold.
+    async fn seen(&self) -> (Vec<String>, u64) {
+        let found = self.read("read_unified_rows", json!({ "table": "public.orders" })).await;
+        let rows = found["rows"].as_array().unwrap();
+        let mut rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
+        rows.sort();
+        (rows, found["cold_rows"].as_u64().unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_anywhere_each_row_is_seen_once() {
+    let endpoint = database("archive").await;
+    let text = "select string_agg(o::text, '|' order by id) from orders o";
+    let whole: String = value(&endpoint, text).await;
+    let calm = Crash::remembering(&archiving(), &endpoint);
+    let (before, _) = Eyes::new(&endpoint, &calm.state()).seen().await;
+    finished(&calm).await;
+    let mut boundaries = calm.boundaries();
+    boundaries
+        .retain(|name| name.starts_with("archive[batch_00001]") || name.contains("archived_rows"));
+    let eyes = Eyes::new(&endpoint, &calm.state());
+    assert_eq!(eyes.seen().await, (before, 15));
+    assert_eq!(value::<i64>(&endpoint, "select count(*) from orders").await, 10);
+
+    // And back, to the last digit.
+    let restore =
+        step("restore", &[], tool("restore_archived_data", json!({"table": "public.orders"})));
+    std::fs::write(calm.state().join("../plan.json"), plan(vec![restore]).to_bytes().unwrap())
+        .unwrap();
+    drop(eyes);
+    let key = calm.state().join("../key");
+    std::fs::write(key, "restore").unwrap();
+    assert_eq!(calm.finish(), "succeeded");
+    assert_eq!(value::<String>(&endpoint, text).await, whole);
+    assert_eq!(Eyes::new(&endpoint, &calm.state()).seen().await.1, 0);
+
+    boundaries.dedup();
+    assert!(boundaries.len() > 15, "{boundaries:?}");
+    for (place, boundary) in boundaries.iter().enumerate() {
+        let nth = boundaries[..place].iter().filter(|name| *name == boundary).count();
+        let endpoint = database("archive").await;
+        let crash = Crash::remembering(&archiving(), &endpoint);
+        std::fs::create_dir_all(crash.state()).unwrap();
+        let (before, _) = Eyes::new(&endpoint, &crash.state()).seen().await;
+        let end = crash.run_until(boundary, u64::try_from(nth).unwrap() + 1);
+        assert_eq!(end, End::Killed, "{boundary}");
+        let now = Eyes::new(&endpoint, &crash.state()).seen().await.0;
+        assert_eq!(now, before, "killed at {boundary}");
+        assert_eq!(crash.finish(), "succeeded", "after {boundary}");
+        let eyes = Eyes::new(&endpoint, &crash.state());
+        assert_eq!(eyes.seen().await, (before, 15), "resumed after {boundary}");
+        assert_eq!(value::<i64>(&endpoint, "select count(*) from orders").await, 10);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_changes_after_it_was_copied_stays_hot() {
+    let endpoint = database("changed").await;
+    let crash = Crash::remembering(&archiving(), &endpoint);
+    assert_eq!(crash.run_until("history/archived_rows/after append", 1), End::Killed);
+    let first = "(select min(id) from orders)";
+    execute(
+        &endpoint,
+        &[
+            &format!("update orders set amount = 1 where id = {first}"),
+            // Changed and changed back: another version all the same.
+            &format!("update orders set amount = amount + 1 where id = {first} + 1"),
+            &format!("update orders set amount = amount - 1 where id = {first} + 1"),
+        ],
+    )
+    .await;
+    let eyes = Eyes::new(&endpoint, &crash.state());
+    let (before, _) = eyes.seen().await;
+    drop(eyes);
+    assert_eq!(crash.finish(), "succeeded");
+    let eyes = Eyes::new(&endpoint, &crash.state());
+    let (after, cold) = eyes.seen().await;
+    assert_eq!((after, cold), (before, 13), "two of fifteen stayed");
+    assert_eq!(value::<i64>(&endpoint, "select count(*) from orders where amount = 1").await, 1);
+    let kept: i64 =
+        value(&endpoint, "select sum(cardinality(kept_hot)) from lakeops.archived_batch").await;
+    assert_eq!(kept, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_point_at_is_not_archived() {
+    let endpoint = database("pointed").await;
+    execute(
+        &endpoint,
+        &[
+            "create table items (id int primary key, shop varchar(9), order_id bigint, \
+             constraint items_order foreign key (shop, order_id) references orders (shop, id) on delete cascade)",
+            "insert into items select 1, shop, id from orders order by id limit 1",
+        ],
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let eyes = Eyes::new(&endpoint, dir.path());
+    let planned =
+        eyes.read("plan_archive", json!({"table": "public.orders", "older_than": "30d"})).await;
+    assert_eq!((&planned["total_rows"], &planned["column"]), (&json!(15), &json!("updated_at")));
+    let batch = &planned["batches"][0];
+    let arguments = json!({
+        "table": "public.orders", "column": planned["column"], "cut_off": planned["cut_off"],
+        "upto": batch["upto"],
+    });
+    let failure = eyes.propose("archive_cold_data_to_delta", arguments.clone()).await.unwrap_err();
+    assert_eq!(failure.code, "archive::referenced");
+    assert!(failure.message.contains("`public.items` (constraint `items_order`)"), "{failure}");
+    execute(&endpoint, &["delete from items"]).await;
+    let set = eyes.propose("archive_cold_data_to_delta", arguments).await.unwrap();
+    let kinds: Vec<_> = set.changes.iter().map(|change| change.operation.kind()).collect();
+    assert_eq!(kinds, ["sql", "archive", "sql"]);
+    // What cannot be named cannot be archived.
+    execute(&endpoint, &["create table nameless (updated_at timestamptz)"]).await;
+    let reader = json!({"table": "public.nameless"});
+    let AnyTool::Read(tool) = Catalog::builtin().find("plan_archive").unwrap() else { panic!() };
+    let failure = eyes.with(async |cx| tool.read(cx, reader).await).await.unwrap_err();
+    assert_eq!(failure.code, "archive::no_key");
+}
