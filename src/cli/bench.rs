@@ -157,7 +157,7 @@ impl Endpoints for NoDatabase {
     }
 }
 
-struct Silent;
+pub(super) struct Silent;
 
 impl Notifier for Silent {
     fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
@@ -257,11 +257,11 @@ impl Bench {
     }
 }
 
-fn nobody() -> Principal {
+pub(super) fn nobody() -> Principal {
     Principal { name: "bench".to_owned(), from: "bench".to_owned() }
 }
 
-async fn run(engine: Engine, plan: Plan) -> Result<(), BenchError> {
+pub(super) async fn run(engine: Engine, plan: Plan) -> Result<(), BenchError> {
     let options = StartOptions { key: None, by: nobody(), yes: false, forked_from: None };
     let run = engine.start(&plan, options).await?;
     let outcome = engine.execute(&run, CancellationToken::new(), Arc::new(Unobserved)).await?;

@@ -10,22 +10,21 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
-use tokio_util::sync::CancellationToken;
 
-use super::bench::BenchError;
+use super::bench::{BenchError, Silent, nobody, run};
 use crate::config::Settings;
 use crate::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use crate::engine::parts::{History, Notifier, Unobserved};
-use crate::engine::{Engine, Parts, RunLocks, StartOptions};
+use crate::engine::parts::History;
+use crate::engine::{Engine, Parts, RunLocks};
 use crate::history::{self, HistoryWriter, Location};
 use crate::journal::event::Compensation;
 use crate::journal::store::{Append, Durability, Expect};
-use crate::journal::{Event, Journal, MemoryJournal, Outcome, Principal, SqliteJournal, Stream};
+use crate::journal::{Event, Journal, MemoryJournal, Outcome, SqliteJournal, Stream};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::upkeep::Work;
 use crate::kernel::{
-    BoxFuture, Clock, Digest, IdSource, KillPoints, Query, Redactor, RunId, Severity, Target,
-    Timestamp, Upkeep,
+    BoxFuture, Clock, Digest, IdSource, KillPoints, Query, Redactor, RunId, Target, Timestamp,
+    Upkeep,
 };
 use crate::plan::Plan;
 use crate::postgres::PgEndpoint;
@@ -123,7 +122,8 @@ pub struct HistoryReport {
     pub day: DayFigure,
     /// A question.
     pub query: QueryFigure,
-    /// The most memory that the process ever had, in bytes, where the system says so.
+    /// The most memory that the process had until the end of the day's upkeep, in bytes, where the system
+    /// says so.
     pub peak_memory_bytes: Option<u64>,
     /// Whether the program was built without optimisation: its figures then say little.
     pub debug_build: bool,
@@ -153,10 +153,11 @@ impl HistoryBench<'_> {
         let collection = self.collection(endpoint, plan).await?;
         tell("a day of ticks");
         let day = self.day().await?;
+        // Before the days are made up: that holds a whole one in memory.
+        let peak_memory_bytes = peak_memory();
         tell("a question about many days");
         let query = self.query(tell).await?;
         let debug_build = cfg!(debug_assertions);
-        let peak_memory_bytes = peak_memory();
         Ok(HistoryReport { collection, day, query, peak_memory_bytes, debug_build })
     }
 
@@ -196,7 +197,7 @@ impl HistoryBench<'_> {
         for _ in 0..4 {
             self.work(&mut session).await?;
             let start = self.clock.now();
-            run(&engine, plan).await?;
+            run(engine.clone(), plan.clone()).await?;
             took.push(self.millis_since(start));
         }
         let location = self.location("collection")?;
@@ -366,16 +367,6 @@ impl Clock for Ahead {
     }
 }
 
-struct Silent;
-
-impl Notifier for Silent {
-    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
-}
-
-fn nobody() -> Principal {
-    Principal { name: "bench".to_owned(), from: "bench".to_owned() }
-}
-
 fn metric_row(at: Timestamp, branch: u32, n: u32) -> HistoryRow {
     let row = json!({
         "project_id": "bench", "branch_id": format!("branch-{branch}"),
@@ -430,13 +421,6 @@ async fn record(journal: &dyn Journal, id: &str, rows: Vec<HistoryRow>) -> Resul
     let append = Append { stream, expect: Expect::Anything, events };
     journal.append(vec![append], Durability::Synced).await?;
     Ok(())
-}
-
-async fn run(engine: &Engine, plan: &Plan) -> Result<(), BenchError> {
-    let options = StartOptions { key: None, by: nobody(), yes: false, forked_from: None };
-    let run = engine.start(plan, options).await?;
-    let outcome = engine.execute(&run, CancellationToken::new(), Arc::new(Unobserved)).await?;
-    if outcome == Outcome::Succeeded { Ok(()) } else { Err(BenchError::Ended(outcome)) }
 }
 
 /// Merges and cleans every table.

@@ -91,7 +91,7 @@ impl Project {
     }
 }
 
-const VERBS: [&[&str]; 62] = [
+const VERBS: [&[&str]; 66] = [
     &[],
     &["demo"],
     &["init"],
@@ -123,6 +123,10 @@ const VERBS: [&[&str]; 62] = [
     &["history", "tables"],
     &["history", "query"],
     &["history", "flush"],
+    &["history", "chart"],
+    &["history", "optimize"],
+    &["history", "expire"],
+    &["bench", "history"],
     &["tools"],
     &["tools", "list"],
     &["tools", "show"],

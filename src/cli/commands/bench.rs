@@ -153,7 +153,7 @@ fn history_text(style: Style, report: &HistoryReport) -> String {
     ];
     let mut text = table(style, &["what", "took", ""], rows, "nothing was measured");
     if let Some(peak) = report.peak_memory_bytes {
-        text.push_str("peak memory ");
+        text.push_str("peak memory with the upkeep of the day: ");
         text.push_str(&size(peak));
         text.push('\n');
     }
