@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::branch_rules::{
+    check_counts, check_protected, check_protection, choose_source, is_archived, is_kept, point,
+    refuse_kept, settle_expiry,
+};
 use super::call::Call;
 use super::checks;
 use super::context::Service;
@@ -16,9 +20,7 @@ use super::projects::refuse_bad_id;
 use super::record::{Kind, Record};
 use super::roles;
 use super::store::Tx;
-use crate::emulator::fleet::{BranchId, BranchPoint, EndpointId};
-use crate::kernel::Timestamp;
-use crate::lakebase::resource::duration;
+use crate::emulator::fleet::{BranchId, EndpointId};
 
 const FIELDS: &[Field] = &[
     Field::new("source_branch", checks::any_text).fixed(),
@@ -73,10 +75,6 @@ fn state(record: &Record) -> &'static str {
     } else {
         "READY"
     }
-}
-
-pub(super) fn is_archived(record: &Record) -> bool {
-    record.facts.get("archived").is_some_and(|it| it == true)
 }
 
 pub(super) fn list(service: &Service, call: &Call, project: &str) -> Result<Value, ApiError> {
@@ -150,133 +148,6 @@ fn replaced(tx: &Tx<'_>, branch: &Record, replace: bool) -> Result<Vec<Record>, 
     Ok(all)
 }
 
-/// Finds what the branch is made from, and where in its past.
-fn choose_source(
-    tx: &Tx<'_>,
-    project: &Record,
-    branch: &mut Record,
-    now: Timestamp,
-) -> Result<(), ApiError> {
-    let place = format!("{}/", project.name);
-    if let Some(snapshot) = branch.text("source_snapshot").map(str::to_owned) {
-        let others = ["source_branch", "source_branch_time", "source_branch_lsn"];
-        if others.iter().any(|other| branch.text(other).is_some()) {
-            let text = "'spec.source_snapshot' excludes 'spec.source_branch' and its time and LSN";
-            return Err(ApiError::invalid(text));
-        }
-        let found = tx.need_alive(&snapshot)?;
-        if found.kind != Kind::Snapshot || !snapshot.starts_with(&place) || !found.ready {
-            return Err(ApiError::invalid("Field 'spec.source_snapshot' is no usable snapshot"));
-        }
-        branch.facts.insert("source_uid".to_owned(), json!(found.uid));
-        branch.facts.insert(
-            "inherits".to_owned(),
-            found.facts.get("inherits").cloned().unwrap_or_default(),
-        );
-        return Ok(());
-    }
-    let default = || project.text("default_branch").unwrap_or_default().to_owned();
-    let source = branch.text("source_branch").map_or_else(default, str::to_owned);
-    let found = tx.need_alive(&source)?;
-    if found.kind != Kind::Branch || !source.starts_with(&place) {
-        return Err(ApiError::invalid("Field 'spec.source_branch' is no branch of this project"));
-    }
-    if found.name == branch.name {
-        return Err(ApiError::invalid("Field 'spec.source_branch' is the branch itself"));
-    }
-    if !found.ready {
-        return Err(ApiError::forbidden_by_state("the source branch is not ready"));
-    }
-    check_point(branch, &found, now)?;
-    let inherited: Vec<Record> = ["roles", "databases"]
-        .iter()
-        .map(|plural| tx.list::<Record>(&format!("{source}/{plural}")))
-        .collect::<Result<Vec<_>, _>>()?
-        .concat();
-    branch.facts.insert("source_uid".to_owned(), json!(found.uid));
-    branch.facts.insert("inherits".to_owned(), json!(inherited));
-    branch.facts.insert("new_passwords".to_owned(), json!(found.is("is_protected")));
-    branch.spec.insert("source_branch".to_owned(), json!(source));
-    Ok(())
-}
-
-fn check_point(branch: &Record, source: &Record, now: Timestamp) -> Result<(), ApiError> {
-    let (time, lsn) = (branch.time("source_branch_time"), branch.text("source_branch_lsn"));
-    if time.is_some() && lsn.is_some() {
-        let text = "only one of 'spec.source_branch_time' and 'spec.source_branch_lsn' can be set";
-        return Err(ApiError::invalid(text));
-    }
-    if time.is_some_and(|time| time > now) {
-        return Err(ApiError::invalid("Field 'spec.source_branch_time' is in the future"));
-    }
-    if time.is_some_and(|time| time < source.created) {
-        let text = "Field 'spec.source_branch_time' is before the source branch was created";
-        return Err(ApiError::invalid(text));
-    }
-    Ok(())
-}
-
-/// Turns a time to live into the time that it ends at.
-pub(super) fn settle_expiry(
-    spec: &mut Map<String, Value>,
-    now: Timestamp,
-    needed: bool,
-) -> Result<(), ApiError> {
-    if let Some(ttl) = fields::at(spec, "ttl").and_then(Value::as_str).and_then(duration) {
-        spec.remove("ttl");
-        spec.insert("expire_time".to_owned(), json!(now.plus(ttl)));
-    }
-    let expires =
-        fields::at(spec, "expire_time").and_then(Value::as_str).and_then(Timestamp::parse);
-    match expires {
-        Some(at) if at <= now => Err(ApiError::invalid("Field 'spec.expire_time' is in the past")),
-        Some(at) if at.since(now) > limits::LONGEST_TTL => {
-            Err(ApiError::invalid("Field 'spec.expire_time' is more than 30 days from now"))
-        }
-        None if needed && fields::at(spec, "no_expiry").is_none() => Err(ApiError::invalid(
-            "exactly one of 'spec.ttl', 'spec.expire_time' and 'spec.no_expiry' must be set",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses one branch more, or one protected branch more, than a project may have.
-pub(super) fn check_counts(tx: &Tx<'_>, branch: &Record, protects: bool) -> Result<(), ApiError> {
-    let all: Vec<Record> = tx.list(&format!("{}/branches", branch.project()))?;
-    let others: Vec<_> = all.iter().filter(|it| it.is_alive() && it.name != branch.name).collect();
-    let count = |is: &dyn Fn(&Record) -> bool| others.iter().filter(|it| is(it)).count();
-    let refuse = |most: usize, what: &str| {
-        Err(ApiError::limit(format!("a project has at most {most} {what}")))
-    };
-    if others.len() >= limits::BRANCHES {
-        return refuse(limits::BRANCHES, "branches");
-    }
-    if count(&|it| !is_archived(it)) >= limits::UNARCHIVED {
-        return refuse(limits::UNARCHIVED, "branches that are not archived");
-    }
-    let is_root = |it: &Record| it.text("source_branch").is_none();
-    if is_root(branch) && count(&is_root) >= limits::ROOTS {
-        return refuse(limits::ROOTS, "branches without a parent");
-    }
-    if protects && count(&|it| it.is("is_protected")) >= limits::PROTECTED {
-        return refuse(limits::PROTECTED, "protected branch");
-    }
-    Ok(())
-}
-
-/// A protected branch does not expire, nor does a root, the default one, or one that has children.
-fn check_protection(branch: &Record, stays: bool) -> Result<(), ApiError> {
-    let expires = branch.text("expire_time").is_some();
-    if expires && branch.is("is_protected") {
-        return Err(ApiError::forbidden_by_state("a protected branch cannot expire"));
-    }
-    if expires && stays {
-        let text = "a default or root branch, or one with children, cannot expire";
-        return Err(ApiError::forbidden_by_state(text));
-    }
-    Ok(())
-}
-
 pub(super) fn update(service: &Service, call: &Call, name: &str) -> Result<Value, ApiError> {
     let mask = call.required("update_mask")?;
     let given = fields::spec_of(&call.body)?;
@@ -293,52 +164,13 @@ pub(super) fn update(service: &Service, call: &Call, name: &str) -> Result<Value
         let stays = is_kept(tx, &project, &branch)?.is_some();
         check_protection(&branch, stays)?;
         if branch.is("is_protected") && !before.is("is_protected") {
-            let others: Vec<Record> = tx.list(&format!("{}/branches", project.name))?;
-            if others.iter().filter(|it| it.is_alive() && it.is("is_protected")).count()
-                >= limits::PROTECTED
-            {
-                let text = format!("a project has at most {} protected branch", limits::PROTECTED);
-                return Err(ApiError::limit(text));
-            }
+            check_protected(tx, &branch)?;
         }
         branch.updated = now;
         tx.keep(&branch)?;
         let operation = service.done_at_once(tx, &branch, service.typed(tx, &branch)?)?;
         Ok(operation.shown())
     })
-}
-
-/// Why a branch has to stay, beside protection.
-fn is_kept(
-    tx: &Tx<'_>,
-    project: &Record,
-    branch: &Record,
-) -> Result<Option<&'static str>, ApiError> {
-    if project.text("default_branch") == Some(&*branch.name) {
-        return Ok(Some("default branch"));
-    }
-    if branch.text("source_branch").is_none() && branch.text("source_snapshot").is_none() {
-        return Ok(Some("root branch"));
-    }
-    let all: Vec<Record> = tx.list(&format!("{}/branches", project.name))?;
-    let is_child = |it: &&Record| it.is_alive() && it.text("source_branch") == Some(&*branch.name);
-    Ok(all.iter().find(is_child).map(|_| "branch with children"))
-}
-
-fn refuse_kept(tx: &Tx<'_>, branch: &Record, verb: &str) -> Result<(), ApiError> {
-    if branch.is("is_protected") {
-        return Err(ApiError::forbidden_by_state(format!("cannot {verb} protected branch")));
-    }
-    let project = tx.need(branch.project())?;
-    match is_kept(tx, &project, branch)? {
-        Some("branch with children") => {
-            Err(ApiError::forbidden_by_state(format!("cannot {verb} branch with children")))
-        }
-        Some(what) => Err(ApiError::managed_by_parent(format!(
-            "cannot {verb} the {what}: it goes together with its project"
-        ))),
-        None => Ok(()),
-    }
 }
 
 pub(super) async fn delete(
@@ -357,18 +189,13 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn undelete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let branch = tx.need(name)?;
-        if branch.is_alive() {
-            return Err(ApiError::forbidden_by_state("branch is not deleted"));
-        }
+    let check = |tx: &Tx<'_>, branch: &Record| {
         if let Some(source) = branch.text("source_branch") {
             tx.need_alive(source)?;
         }
-        check_counts(tx, &branch, branch.is("is_protected"))?;
-        service.begin(tx, &branch, Work::Restore)
-    })?;
-    service.carry_out(operation).await
+        check_counts(tx, branch, branch.is("is_protected"))
+    };
+    service.undelete(name, check).await
 }
 
 pub(super) async fn perform(
@@ -474,15 +301,6 @@ pub(super) async fn archive(service: &Service, name: &str) -> Result<Value, ApiE
         tx.keep(&branch)?;
         service.shown(tx, &branch)
     })
-}
-
-/// Where in the past of its source a branch or snapshot begins.
-pub(super) fn point(record: &Record) -> BranchPoint {
-    match (record.time("source_branch_time"), record.text("source_branch_lsn")) {
-        (Some(time), _) => BranchPoint::Time(time),
-        (None, Some(lsn)) => BranchPoint::Lsn(lsn.to_owned()),
-        (None, None) => BranchPoint::Head,
-    }
 }
 
 /// Notes how large the branch is.

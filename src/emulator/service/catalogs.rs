@@ -165,14 +165,6 @@ pub(super) fn script_status(service: &Service, call: &Call, id: &str) -> Result<
     })
 }
 
-pub(super) async fn delete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let record = tx.need_alive(name)?;
-        service.begin(tx, &record, Work::Remove { purge: true })
-    })?;
-    service.carry_out(operation).await
-}
-
 pub(super) async fn perform(
     service: &Arc<Service>,
     operation: &Operation,

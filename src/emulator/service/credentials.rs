@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::branches::is_archived;
+use super::branch_rules::is_archived;
 use super::call::Call;
 use super::checks;
 use super::context::Service;
@@ -181,7 +181,7 @@ fn admit(service: &Service, endpoint: &Record) -> Result<(), ApiError> {
     service.store.transact(|tx| {
         let mut branch = tx.need(endpoint.parent())?;
         if is_archived(&branch) {
-            super::branches::check_counts(tx, &branch, false)?;
+            super::branch_rules::check_counts(tx, &branch, false)?;
             branch.facts.remove("archived");
             tx.keep(&branch)?;
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -14,22 +13,14 @@ use super::limits;
 use super::operation::{Operation, Outcome, Work};
 use super::projects::{FIRST_DATABASE, refuse_bad_id};
 use super::record::{Kind, Record};
-use super::roles::{refused, unknown_role};
+use super::roles::{names, refused, unknown_role};
 use super::store::Tx;
-use crate::kernel::{Bind, Ident, SqlFile};
-use crate::sql_file;
-
-const NAMES: SqlFile = sql_file!("emulator/names");
+use crate::kernel::Ident;
 
 const FIELDS: &[Field] = &[
     Field::new("postgres_database", checks::postgres_name).fixed(),
     Field::new("role", checks::any_text),
 ];
-
-#[derive(Deserialize)]
-struct Name {
-    name: String,
-}
 
 pub(super) fn shown(record: &Record) -> Value {
     let mut status = record.spec.clone();
@@ -91,27 +82,8 @@ pub(super) async fn update(
     call: &Call,
     name: &str,
 ) -> Result<Value, ApiError> {
-    let mask = call.required("update_mask")?;
-    let given = fields::spec_of(&call.body)?;
-    let operation = service.store.transact(|tx| {
-        let mut database = tx.need_alive(name)?;
-        let before = Box::new(database.clone());
-        database.spec = fields::updated(FIELDS, (mask, &given), &database.spec)?;
-        owner(tx, &database)?;
-        database.updated = service.clock.now();
-        let operation = service.begin(tx, &database, Work::Change { before })?;
-        tx.keep(&database)?;
-        Ok::<_, ApiError>(operation)
-    })?;
-    service.carry_out(operation).await
-}
-
-pub(super) async fn delete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let database = tx.need_alive(name)?;
-        service.begin(tx, &database, Work::Remove { purge: true })
-    })?;
-    service.carry_out(operation).await
+    let check = |tx: &Tx<'_>, it: &mut Record, _: &Record| owner(tx, it).map(drop);
+    service.change((call, name), FIELDS, check).await
 }
 
 pub(super) async fn perform(
@@ -162,8 +134,8 @@ pub(super) async fn write(
     let name = ident(database);
     let owner = Ident::new(owner.text("postgres_role").unwrap_or_default());
     let mut admin = service.admin(branch, "postgres").await?;
-    let known: Vec<Name> = admin.rows(&NAMES, &[Bind::Text("database".to_owned())]).await?;
-    let is_there = known.iter().any(|it| Some(&*it.name) == database.text("postgres_database"));
+    let known = names(&mut admin, "database").await?;
+    let is_there = database.text("postgres_database").is_some_and(|name| known.contains(name));
     let statement = if is_there {
         format!("alter database {name} owner to {owner}")
     } else {

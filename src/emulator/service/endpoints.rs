@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::branches::is_archived;
+use super::branch_rules::is_archived;
 use super::call::Call;
 use super::checks;
 use super::context::Service;
@@ -128,28 +128,19 @@ pub(super) async fn update(
     call: &Call,
     name: &str,
 ) -> Result<Value, ApiError> {
-    let mask = call.required("update_mask")?;
-    let given = fields::spec_of(&call.body)?;
-    let operation = service.store.transact(|tx| {
-        let mut endpoint = tx.need_alive(name)?;
-        let before = Box::new(endpoint.clone());
-        endpoint.spec = fields::updated(FIELDS, (mask, &given), &endpoint.spec)?;
+    let checked = |tx: &Tx<'_>, endpoint: &mut Record, before: &Record| {
         endpoint.spec.remove("no_suspension");
         check(&endpoint.spec)?;
         if !endpoint.is("disabled") && before.is("disabled") {
             service.check_active(tx, endpoint.project())?;
         }
-        endpoint.updated = service.clock.now();
-        let operation = service.begin(tx, &endpoint, Work::Change { before })?;
-        tx.keep(&endpoint)?;
-        Ok::<_, ApiError>(operation)
-    })?;
-    service.carry_out(operation).await
+        Ok(())
+    };
+    service.change((call, name), FIELDS, checked).await
 }
 
 pub(super) async fn delete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let endpoint = tx.need_alive(name)?;
+    let check = |tx: &Tx<'_>, endpoint: &mut Record| {
         if tx.need(endpoint.parent())?.is("is_protected") {
             let text = "cannot delete endpoint of protected branch";
             return Err(ApiError::forbidden_by_state(text));
@@ -158,9 +149,9 @@ pub(super) async fn delete(service: &Arc<Service>, name: &str) -> Result<Value, 
             let text = "cannot delete the read-write endpoint: it goes together with its branch";
             return Err(ApiError::managed_by_parent(text));
         }
-        service.begin(tx, &endpoint, Work::Remove { purge: true })
-    })?;
-    service.carry_out(operation).await
+        Ok(())
+    };
+    service.remove(name, check).await
 }
 
 pub(super) async fn perform(

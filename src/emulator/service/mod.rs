@@ -4,9 +4,11 @@
 //! `route` (what is asked) and the file of its resource; what takes longer becomes an `operation`.
 //! `store` is the catalogue, `record` one resource in it, `fields` what clients may set.
 
+mod branch_rules;
 mod branches;
 mod call;
 mod catalogs;
+mod changing;
 mod checks;
 mod context;
 mod credentials;

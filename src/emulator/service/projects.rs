@@ -155,17 +155,6 @@ pub(super) async fn delete(
     service.carry_out(operation).await
 }
 
-pub(super) async fn undelete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let project = tx.need(name)?;
-        if project.is_alive() {
-            return Err(ApiError::forbidden_by_state("project is not deleted"));
-        }
-        service.begin(tx, &project, Work::Restore)
-    })?;
-    service.carry_out(operation).await
-}
-
 pub(super) async fn perform(
     service: &Arc<Service>,
     operation: &Operation,

@@ -14,6 +14,7 @@ use super::fields::{self, Field};
 use super::limits;
 use super::operation::{Operation, Outcome, Work, refuse_busy};
 use super::record::{Kind, Record};
+use super::store::Tx;
 use crate::emulator::fleet::{AdminSession, BranchId};
 use crate::kernel::{Bind, Ident, SqlFile};
 use crate::sql_file;
@@ -154,19 +155,8 @@ pub(super) async fn update(
     call: &Call,
     name: &str,
 ) -> Result<Value, ApiError> {
-    let mask = call.required("update_mask")?;
-    let given = fields::spec_of(&call.body)?;
-    let operation = service.store.transact(|tx| {
-        let mut role = tx.need_alive(name)?;
-        let before = Box::new(role.clone());
-        role.spec = fields::updated(FIELDS, (mask, &given), &role.spec)?;
-        derive_method(&mut role.spec)?;
-        role.updated = service.clock.now();
-        let operation = service.begin(tx, &role, Work::Change { before })?;
-        tx.keep(&role)?;
-        Ok::<_, ApiError>(operation)
-    })?;
-    service.carry_out(operation).await
+    let check = |_: &Tx<'_>, it: &mut Record, _: &Record| derive_method(&mut it.spec);
+    service.change((call, name), FIELDS, check).await
 }
 
 pub(super) async fn delete(
@@ -174,20 +164,19 @@ pub(super) async fn delete(
     call: &Call,
     name: &str,
 ) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let mut role = tx.need_alive(name)?;
+    let check = |tx: &Tx<'_>, role: &mut Record| {
         if let Some(heir) = call.parameter("reassign_owned_to") {
-            let heir = heir_of(tx, &role, heir)?;
+            let heir = heir_of(tx, role, heir)?;
             role.facts.insert("reassign_owned_to".to_owned(), json!(heir));
-            tx.keep(&role)?;
+            tx.keep(role)?;
         }
-        service.begin(tx, &role, Work::Remove { purge: true })
-    })?;
-    service.carry_out(operation).await
+        Ok(())
+    };
+    service.remove(name, check).await
 }
 
 /// The PostgreSQL name of the role that takes over; it is given by its full name or its id.
-fn heir_of(tx: &super::store::Tx<'_>, role: &Record, heir: &str) -> Result<String, ApiError> {
+fn heir_of(tx: &Tx<'_>, role: &Record, heir: &str) -> Result<String, ApiError> {
     let roles = format!("{}/roles/", role.parent());
     let name =
         if heir.starts_with("projects/") { heir.to_owned() } else { format!("{roles}{heir}") };
@@ -255,12 +244,12 @@ pub(super) async fn perform(
 
 async fn drop_role(service: &Service, branch: &Record, role: &Record) -> Result<(), ApiError> {
     let mut admin = service.admin(branch, "postgres").await?;
-    let known: Vec<Name> = admin.rows(&NAMES, &[Bind::Text("role".to_owned())]).await?;
-    let databases: Vec<Name> = admin.rows(&NAMES, &[Bind::Text("database".to_owned())]).await?;
-    if known.iter().any(|it| Some(&*it.name) == role.text("postgres_role")) {
+    let known = names(&mut admin, "role").await?;
+    let databases = names(&mut admin, "database").await?;
+    if role.text("postgres_role").is_some_and(|name| known.contains(name)) {
         if let Some(heir) = role.fact("reassign_owned_to") {
             for database in databases {
-                let mut inside = service.admin(branch, &database.name).await?;
+                let mut inside = service.admin(branch, &database).await?;
                 let statement = format!(
                     "reassign owned by {0} to {1}; drop owned by {0}",
                     ident(role),
@@ -328,8 +317,8 @@ pub(super) async fn write(
     role: &Record,
 ) -> Result<(), ApiError> {
     let mut admin = service.admin(branch, "postgres").await?;
-    let known: Vec<Name> = admin.rows(&NAMES, &[Bind::Text("role".to_owned())]).await?;
-    let is_there = known.iter().any(|it| Some(&*it.name) == role.text("postgres_role"));
+    let known = names(&mut admin, "role").await?;
+    let is_there = role.text("postgres_role").is_some_and(|name| known.contains(name));
     let is = |path: &str| fields::at(&role.spec, path) == Some(&json!(true));
     let word = |on: bool, word: &str| if on { word.to_owned() } else { format!("no{word}") };
     let statement = format!(
@@ -355,9 +344,17 @@ pub(super) async fn write(
     written.map_err(refused)
 }
 
-#[derive(Deserialize)]
-struct Name {
-    name: String,
+/// The names of all roles, or of all databases, that are really there.
+pub(super) async fn names(
+    admin: &mut AdminSession,
+    kind: &'static str,
+) -> Result<BTreeSet<String>, ApiError> {
+    #[derive(Deserialize)]
+    struct Name {
+        name: String,
+    }
+    let found: Vec<Name> = admin.rows(&NAMES, &[Bind::Text(kind.to_owned())]).await?;
+    Ok(found.into_iter().map(|it| it.name).collect())
 }
 
 /// The records of roles and databases that a branch has from its source, as far as they are in its data.
@@ -368,20 +365,16 @@ pub(super) async fn inherit(service: &Service, branch: &Record) -> Result<Vec<Re
         .and_then(|it| serde_json::from_value(it.clone()).ok())
         .unwrap_or_default();
     let mut admin = service.admin(branch, "postgres").await?;
-    let mut real = BTreeSet::new();
-    for kind in ["role", "database"] {
-        let names: Vec<Name> = admin.rows(&NAMES, &[Bind::Text(kind.to_owned())]).await?;
-        real.extend(names.into_iter().map(|it| (kind, it.name)));
-    }
+    let roles = names(&mut admin, "role").await?;
+    let databases = names(&mut admin, "database").await?;
     let new_passwords = branch.facts.get("new_passwords") == Some(&json!(true));
     let mut kept = Vec::new();
     for mut record in records {
-        let (kind, field) = match record.kind {
-            Kind::Role => ("role", "postgres_role"),
-            _ => ("database", "postgres_database"),
+        let (real, field) = match record.kind {
+            Kind::Role => (&roles, "postgres_role"),
+            _ => (&databases, "postgres_database"),
         };
-        let name = record.text(field).unwrap_or_default().to_owned();
-        if !real.contains(&(kind, name)) {
+        if !record.text(field).is_some_and(|name| real.contains(name)) {
             continue;
         }
         if new_passwords && record.text("auth_method") == Some(PASSWORD) {

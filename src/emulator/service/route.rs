@@ -69,7 +69,7 @@ async fn postgres(service: &Arc<Service>, call: &Call, parts: &[&str]) -> Result
         [.., "operations", _] if call.verb == "GET" => service.operation(&name),
         ["projects", ..] if parts.len() <= 2 => one_project(service, call, parts).await,
         ["projects", _, "undelete"] if call.verb == "POST" => {
-            projects::undelete(service, name.trim_end_matches("/undelete")).await
+            service.undelete(name.strip_suffix("/undelete").unwrap_or(&name), |_, _| Ok(())).await
         }
         ["projects", project, rest @ ..] => {
             Box::pin(in_project(service, call, &format!("projects/{project}"), rest)).await
@@ -78,7 +78,7 @@ async fn postgres(service: &Arc<Service>, call: &Call, parts: &[&str]) -> Result
         ["synced_tables"] if call.verb == "POST" => catalogs::create_synced_table(service, call),
         ["catalogs" | "synced_tables", _] => match &*call.verb {
             "GET" => service.get(&name),
-            "DELETE" => catalogs::delete(service, &name).await,
+            "DELETE" => service.remove(&name, |_, _| Ok(())).await,
             _ => Err(nowhere(call)),
         },
         _ => Err(nowhere(call)),
@@ -115,7 +115,7 @@ async fn in_project(
         ("PATCH", ["branches", _]) => branches::update(service, call, &name),
         ("DELETE", ["branches", _]) => branches::delete(service, call.flag("purge")?, &name).await,
         ("POST", ["branches", _, "undelete"]) => {
-            branches::undelete(service, name.trim_end_matches("/undelete")).await
+            branches::undelete(service, name.strip_suffix("/undelete").unwrap_or(&name)).await
         }
         ("GET" | "PATCH", ["branches", branch, "snapshot-schedule"]) => {
             schedule::answer(service, call, &format!("{project}/branches/{branch}"))
@@ -126,7 +126,7 @@ async fn in_project(
         ("GET", ["snapshots"]) => service.list(call, project, Kind::Snapshot),
         ("POST", ["snapshots"]) => snapshots::create(service, call, project).await,
         ("GET", ["snapshots", _]) => service.get(&name),
-        ("DELETE", ["snapshots", _]) => snapshots::delete(service, &name).await,
+        ("DELETE", ["snapshots", _]) => service.remove(&name, |_, _| Ok(())).await,
         _ => Err(nowhere(call)),
     }
 }
@@ -148,12 +148,12 @@ async fn in_branch(
         ("PATCH", ["roles", _]) => roles::update(service, call, &name).await,
         ("DELETE", ["roles", _]) => roles::delete(service, call, &name).await,
         ("POST", ["roles", _, "password"]) => {
-            roles::new_password(service, name.trim_end_matches("/password")).await
+            roles::new_password(service, name.strip_suffix("/password").unwrap_or(&name)).await
         }
         ("GET", ["databases"]) => service.list(call, branch, Kind::Database),
         ("POST", ["databases"]) => databases::create(service, call, branch).await,
         ("PATCH", ["databases", _]) => databases::update(service, call, &name).await,
-        ("DELETE", ["databases", _]) => databases::delete(service, &name).await,
+        ("DELETE", ["databases", _]) => service.remove(&name, |_, _| Ok(())).await,
         ("GET", ["endpoints" | "roles" | "databases", _]) => service.get(&name),
         (_, ["databases", _, "data-api" | "cdf-configs" | "cdf-statuses", ..]) => {
             Err(ApiError::not_emulated("serve the data API or a change data feed"))

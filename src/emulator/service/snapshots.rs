@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::branches::{point, settle_expiry};
+use super::branch_rules::{point, settle_expiry};
 use super::call::Call;
 use super::checks;
 use super::context::Service;
@@ -92,14 +92,6 @@ pub(super) async fn take(
         let operation = service.begin(tx, &record, Work::Make { replaced: Vec::new() })?;
         tx.keep(&record)?;
         Ok(operation)
-    })?;
-    service.carry_out(operation).await
-}
-
-pub(super) async fn delete(service: &Arc<Service>, name: &str) -> Result<Value, ApiError> {
-    let operation = service.store.transact(|tx| {
-        let snapshot = tx.need_alive(name)?;
-        service.begin(tx, &snapshot, Work::Remove { purge: true })
     })?;
     service.carry_out(operation).await
 }

@@ -1,36 +1,24 @@
 //! Limits, what expires, and the rest of the workspace: Unity Catalog, statements, jobs, permissions.
 
-use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{TestEmulator, number, run};
 
 const MAIN: &str = "projects/shop/branches/production";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_project_has_ten_branches_that_are_not_archived() {
+#[tokio::test]
+async fn a_login_brings_an_archived_branch_back() {
     let test = TestEmulator::start().await;
     test.project("shop").await;
-    let spec = || json!({"no_expiry": true});
-    let names: Vec<String> = (1..10).map(|number| format!("b{number}")).collect();
-    for some in names.chunks(3) {
-        join_all(some.iter().map(|name| test.branch("shop", name, spec()))).await;
-    }
-    let more = "projects/shop/branches?branch_id=more";
-    let full = (400, "QUOTA_EXCEEDED".to_owned());
-    assert_eq!(test.refused("POST", more, json!({ "spec": spec() })).await, full);
-    let archived = json!({"branch": "projects/shop/branches/b1"});
-    let archived = test.ok("POST", "/emulator/archive", archived).await;
+    test.branch("shop", "old", json!({"no_expiry": true})).await;
+    let old = "projects/shop/branches/old";
+    let archived = test.ok("POST", "/emulator/archive", json!({ "branch": old })).await;
     assert_eq!(archived["status"]["current_state"], "ARCHIVED");
-    test.branch("shop", "more", spec()).await;
-    // A login would bring the archived one back: that makes eleven.
-    let endpoint = "projects/shop/branches/b1/endpoints/primary";
-    let token = test.token(endpoint, json!({})).await;
-    let user = test.emulator.connection().user.clone();
-    test.connect(endpoint, (&user, &token), "databricks_postgres").await.unwrap_err();
-    test.ok("DELETE", "projects/shop/branches/more?purge=true", Value::Null).await;
-    test.connect(endpoint, (&user, &token), "databricks_postgres").await.unwrap();
-    assert_eq!(test.get("projects/shop/branches/b1").await["status"]["current_state"], "READY");
+    let endpoint = format!("{old}/endpoints/primary");
+    assert_eq!(test.get(&endpoint).await["status"]["current_state"], "IDLE");
+    let mut session = test.session(old).await;
+    assert_eq!(number(&mut session, "select 1::bigint").await, 1);
+    assert_eq!(test.get(old).await["status"]["current_state"], "READY");
     test.stop().await;
 }
 
