@@ -231,7 +231,7 @@ mod tests {
         fits(&others, &more).unwrap();
         let archived = |number: usize| {
             branch(&format!("a{number}"), |it| {
-                drop(it.facts.insert("archived".to_owned(), json!(true)))
+                drop(it.facts.insert("archived".to_owned(), json!(true)));
             })
         };
         let all: Vec<Record> = (0..500).map(archived).collect();
@@ -259,7 +259,7 @@ mod tests {
                 .map(|()| Value::Object(spec))
                 .map_err(|it| it.message)
         };
-        let at = now.plus(std::time::Duration::from_secs(60));
+        let at = now.plus(std::time::Duration::from_mins(1));
         assert_eq!(settle(json!({"ttl": "60s"})).unwrap(), json!({ "expire_time": at }));
         assert_eq!(settle(json!({"no_expiry": true})).unwrap(), json!({"no_expiry": true}));
         assert!(settle(json!({})).unwrap_err().contains("exactly one"));
