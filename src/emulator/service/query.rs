@@ -43,9 +43,6 @@ pub(super) async fn query(
     text: &str,
     parameters: &[Parameter],
 ) -> Result<Answer, ApiError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        ApiError::new(400, "BAD_REQUEST", format!("the statement failed: {error}"))
-    };
     let tables = service.store.transact(|tx| {
         Ok::<_, ApiError>([
             ("billing", "usage", usage_schema(), usage::usage_rows(tx)?),
@@ -55,6 +52,20 @@ pub(super) async fn query(
             ("information_schema", "tables", table_schema(), tx.list("unity/tables")?),
         ])
     })?;
+    Box::pin(ask(tables, text, parameters)).await
+}
+
+/// A table of the catalog `system`: its schema, its name, its columns, its rows.
+type Table = (&'static str, &'static str, SchemaRef, Vec<Value>);
+
+async fn ask(
+    tables: impl IntoIterator<Item = Table>,
+    text: &str,
+    parameters: &[Parameter],
+) -> Result<Answer, ApiError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        ApiError::new(400, "BAD_REQUEST", format!("the statement failed: {error}"))
+    };
     let mut config = SessionConfig::new();
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
     let session = SessionContext::new_with_config(config);
@@ -201,6 +212,11 @@ fn time() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
+/// Nine digits: so that a product of two fits, which has the digits of both.
+fn amount() -> DataType {
+    DataType::Decimal128(38, 9)
+}
+
 fn map_of_texts() -> DataType {
     let key = Field::new("keys", DataType::Utf8, false);
     let entries = Field::new("entries", object(vec![key, field("values", DataType::Utf8)]), false);
@@ -217,7 +233,7 @@ fn usage_schema() -> SchemaRef {
         field("usage_date", DataType::Date32),
         field("custom_tags", map_of_texts()),
         field("usage_unit", DataType::Utf8),
-        field("usage_quantity", DataType::Decimal128(38, 18)),
+        field("usage_quantity", amount()),
         field("usage_metadata", object(texts(&who))),
         field("identity_metadata", object(texts(&["run_as", "owned_by", "created_by"]))),
         field("record_type", DataType::Utf8),
@@ -230,7 +246,7 @@ fn usage_schema() -> SchemaRef {
 }
 
 fn price_schema() -> SchemaRef {
-    let price = || field("default", DataType::Decimal128(38, 18));
+    let price = || field("default", amount());
     let mut fields = vec![field("price_start_time", time()), field("price_end_time", time())];
     fields.extend(texts(&["account_id", "sku_name", "cloud", "currency_code", "usage_unit"]));
     let pricing = object(vec![price(), field("effective_list", object(vec![price()]))]);
@@ -254,6 +270,7 @@ fn table_schema() -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn parameters_are_found_where_they_are() {
@@ -261,5 +278,41 @@ mod tests {
         let written = "select ':a', x::int, -- :b\n \"y:z\", $day_1 from t where a = $b";
         assert_eq!(with_placeholders(text), written);
         assert_eq!(with_placeholders("'open :a"), "'open :a");
+    }
+
+    async fn asked(text: &str, parameters: Value) -> Result<Value, String> {
+        let usage = json!({
+            "sku_name": usage::COMPUTE, "usage_quantity": "0.000000278", "custom_tags": {"team": "a"},
+            "usage_metadata": {"project_id": "p"}, "billing_origin_product": "LAKEBASE",
+            "usage_start_time": "2026-11-27T14:00:00", "usage_date": "2026-11-27",
+        });
+        let tables = [
+            ("billing", "usage", usage_schema(), vec![usage]),
+            ("billing", "list_prices", price_schema(), usage::price_rows()),
+            ("information_schema", "tables", table_schema(), Vec::new()),
+        ];
+        let parameters: Vec<Parameter> = serde_json::from_value(parameters).unwrap();
+        let answer = Box::pin(ask(tables, text, &parameters)).await;
+        answer.map(|it| json!(it.rows)).map_err(|error| error.message)
+    }
+
+    #[tokio::test]
+    async fn usage_is_asked_for_as_on_the_real_service() {
+        let text = "select usage_metadata.project_id, custom_tags['team'] as team, \
+                    sum(usage_quantity) > 0 as used, min(usage_start_time) from system.billing.usage \
+                    where billing_origin_product in ('LAKEBASE', 'DATABASE') and sku_name like :sku \
+                    and usage_date >= '2026-11-01' group by 1, 2";
+        let sku = json!([{"name": "sku", "value": "%DATABASE_SERVERLESS_COMPUTE%"}]);
+        let found = asked(text, sku).await.unwrap();
+        assert_eq!(found, json!([["p", "a", "true", "2026-11-27T14:00:00"]]));
+        let priced = "select sum(u.usage_quantity * p.pricing.default) > 0 \
+                      from system.billing.usage as u join system.billing.list_prices as p \
+                      on u.sku_name = p.sku_name and p.price_end_time is null";
+        assert_eq!(asked(priced, json!([])).await.unwrap(), json!([["true"]]));
+        let none = "select count(*) from system.information_schema.tables";
+        assert_eq!(asked(none, json!([])).await.unwrap(), json!([["0"]]));
+        for refused in ["select * from system.billing.nothing", "create table x as select 1"] {
+            asked(refused, json!([])).await.unwrap_err();
+        }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
-use sqlparser::ast::{ObjectType, Statement};
-use sqlparser::dialect::DatabricksDialect;
-use sqlparser::parser::Parser;
+use sqlparser::ast::{CreateTable, HiveIOFormat, ObjectType, Statement};
+use sqlparser::dialect::SparkSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
 
 use super::call::Call;
 use super::context::Service;
@@ -125,8 +125,7 @@ async fn run(
         return Ok(Answer::default());
     }
     let syntax = |error| ApiError::new(400, "BAD_REQUEST", format!("[PARSE_SYNTAX_ERROR] {error}"));
-    let mut parsed = Parser::parse_sql(&DatabricksDialect {}, text)
-        .map_err(|error| syntax(error.to_string()))?;
+    let mut parsed = parse(text).map_err(|error| syntax(error.to_string()))?;
     let (Some(statement), true) = (parsed.pop(), parsed.is_empty()) else {
         return Err(syntax("exactly one statement is expected".to_owned()));
     };
@@ -138,26 +137,9 @@ async fn run(
             Ok(Answer::default())
         }
         Statement::CreateTable(table) => {
-            let columns = table.columns.iter().enumerate().map(|(position, column)| {
-                json!({
-                    "name": column.name.value,
-                    "type_text": column.data_type.to_string().to_lowercase(),
-                    "type_name": column.data_type.to_string().to_uppercase(),
-                    "position": position,
-                    "nullable": true,
-                })
-            });
-            let mut info = Map::new();
-            info.insert("columns".to_owned(), columns.collect());
-            info.insert("data_source_format".to_owned(), json!("DELTA"));
-            let location = table.location.clone();
-            let kind = if location.is_some() { "EXTERNAL" } else { "MANAGED" };
-            info.insert("table_type".to_owned(), json!(kind));
-            if let Some(location) = location {
-                info.insert("storage_location".to_owned(), json!(location));
-            }
             let name = plain(&table.name.to_string());
-            make(service, call, (Securable::Table, &name), (table.if_not_exists, info))?;
+            let how = (table.if_not_exists, table_info(&table));
+            make(service, call, (Securable::Table, &name), how)?;
             Ok(Answer::default())
         }
         Statement::Drop { object_type, if_exists, names, cascade, .. } => {
@@ -173,6 +155,39 @@ async fn run(
         }
         _ => Err(refused(text)),
     }
+}
+
+/// The dialect of Databricks does not know `using delta`; that of Spark does.
+fn parse(text: &str) -> Result<Vec<Statement>, ParserError> {
+    Parser::parse_sql(&SparkSqlDialect {}, text)
+}
+
+/// What Unity Catalog shows of a table that a statement makes.
+fn table_info(table: &CreateTable) -> Map<String, Value> {
+    let columns = table.columns.iter().enumerate().map(|(position, column)| {
+        json!({
+            "name": column.name.value,
+            "type_text": column.data_type.to_string().to_lowercase(),
+            "type_name": column.data_type.to_string().to_uppercase(),
+            "position": position,
+            "nullable": true,
+        })
+    });
+    let formats = table.hive_formats.as_ref();
+    let location = formats.and_then(|it| it.location.clone()).or_else(|| table.location.clone());
+    let format = match formats.and_then(|it| it.storage.as_ref()) {
+        Some(HiveIOFormat::Using { format }) => format.value.to_uppercase(),
+        _ => "DELTA".to_owned(),
+    };
+    let kind = if location.is_some() { "EXTERNAL" } else { "MANAGED" };
+    let mut info = Map::new();
+    info.insert("columns".to_owned(), columns.collect());
+    info.insert("data_source_format".to_owned(), json!(format));
+    info.insert("table_type".to_owned(), json!(kind));
+    if let Some(location) = location {
+        info.insert("storage_location".to_owned(), json!(location));
+    }
+    info
 }
 
 fn refused(text: &str) -> ApiError {
@@ -234,5 +249,23 @@ mod tests {
         let if_missing = create_catalog("create catalog if not exists ops comment 'x'");
         assert_eq!(if_missing, Some(("ops".to_owned(), true)));
         assert_eq!(create_catalog("create table a.b.c (x int)"), None);
+    }
+
+    #[test]
+    fn a_table_shows_its_columns_and_where_it_lies() {
+        let text = "create table if not exists ops.`history`.metrics (id bigint, name string) \
+                    using delta location 's3://b/x'";
+        let Some(Statement::CreateTable(table)) = parse(text).unwrap().pop() else { panic!() };
+        assert_eq!(plain(&table.name.to_string()), "ops.history.metrics");
+        let info = Value::Object(table_info(&table));
+        assert_eq!(info["storage_location"], "s3://b/x");
+        assert_eq!(
+            (&info["table_type"], &info["data_source_format"]),
+            (&json!("EXTERNAL"), &json!("DELTA"))
+        );
+        assert_eq!(info["columns"][0]["type_text"], "bigint");
+        for text in ["create schema if not exists ops.history", "drop table if exists a.b.c"] {
+            assert_eq!(parse(text).unwrap().len(), 1, "{text}");
+        }
     }
 }

@@ -140,7 +140,7 @@ fn usage_row(used: &Used) -> Value {
         "usage_date": day,
         "custom_tags": tags,
         "usage_unit": if is_compute { "DBU" } else { "DSU" },
-        "usage_quantity": format!("{:.18}", used.quantity),
+        "usage_quantity": format!("{:.9}", used.quantity),
         "usage_metadata": {
             "project_id": used.project_uid,
             "branch_id": used.branch_uid,
