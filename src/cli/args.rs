@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::commands::{
     approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
     fork, freeze, history, init, logs, plan, reject, resume, run, runs, schedule, schema, serve,
-    settle, show, sop, sql, thaw, tools, validate, watch,
+    settle, show, sop, sql, test, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -150,6 +150,7 @@ pub(crate) enum Command {
     Sql(sql::Args),
     Sop(sop::Args),
     Emulator(emulator::Args),
+    Test(test::Args),
     Freeze(freeze::Args),
     Thaw(thaw::Args),
     Bench(bench::Args),

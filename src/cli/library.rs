@@ -120,12 +120,11 @@ pub fn plan(session: &Session<'_>, workflow: &str, wanted: &Wanted) -> Result<Pl
 pub fn plan_text(
     session: &Session<'_>,
     text: SourceText,
-    target: Target,
+    wanted: &Wanted,
 ) -> Result<Plan, CliError> {
     let library = load(session);
-    let wanted = Wanted { params: Vec::new(), target };
     let name = text.stem().to_owned();
-    plan_from(session, &library, (&name, Some(text)), &wanted)
+    plan_from(session, &library, (&name, Some(text)), wanted)
 }
 
 fn plan_from(

@@ -91,7 +91,7 @@ impl Project {
     }
 }
 
-const VERBS: [&[&str]; 66] = [
+const VERBS: [&[&str]; 0] = [
     &[],
     &["demo"],
     &["init"],
@@ -152,6 +152,8 @@ const VERBS: [&[&str]; 66] = [
     &["schedule", "pause"],
     &["schedule", "resume"],
     &["schedule", "trigger"],
+    &["test"],
+    &["test", "live"],
     &["freeze"],
     &["thaw"],
     &["fork"],

@@ -10,7 +10,6 @@ use crate::cli::history_bench::{HistoryBench, HistoryReport, HistorySize};
 use crate::cli::library;
 use crate::cli::progress::Bar;
 use crate::cli::session::{Session, Shell};
-use crate::kernel::Target;
 use crate::postgres::ClusterOptions;
 use crate::report::Style;
 use crate::report::style::length;
@@ -85,7 +84,7 @@ steps:
 async fn history(shell: &Shell, args: &HistoryArgs) -> Result<Exit, CliError> {
     let session = Session::open(shell)?;
     let text = SourceText::new("bench.yaml".to_owned(), COLLECT.to_owned());
-    let plan = library::plan_text(&session, text, Target::default())?;
+    let plan = library::plan_text(&session, text, &library::Wanted::default())?;
     let state = session.config.state_dir();
     let failed = |error| CliError::unwritable(state.clone(), error);
     std::fs::create_dir_all(&state).map_err(failed)?;

@@ -29,6 +29,7 @@ pub(crate) mod settle;
 pub(crate) mod show;
 pub(crate) mod sop;
 pub(crate) mod sql;
+pub(crate) mod test;
 pub(crate) mod thaw;
 pub(crate) mod tools;
 pub(crate) mod validate;
@@ -90,6 +91,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
         Command::Sop(args) => sop::run(session, args),
+        Command::Test(args) => test::run(session, args).await,
         Command::History(args) => history::run(session, args).await,
         Command::Emulator(args) => Box::pin(emulator::run(session, args)).await,
         Command::Freeze(args) => freeze::run(session, args).await,

@@ -181,7 +181,8 @@ pub(super) fn plan_of(
     arguments: &Value,
     (target, wake): (Target, bool),
 ) -> Result<Plan, CliError> {
-    library::plan_text(session, workflow_of(tool, arguments, wake), target)
+    let wanted = Wanted { params: Vec::new(), target };
+    library::plan_text(session, workflow_of(tool, arguments, wake), &wanted)
 }
 
 const fn by_hand(yes: bool, shows: Shows) -> Start {

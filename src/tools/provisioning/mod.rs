@@ -9,6 +9,7 @@ mod create_branch_on_pr;
 mod create_ops_catalog;
 mod delete_branch;
 mod delete_branch_on_pr_close;
+mod delete_disposable_project;
 mod detect_cicd_drift;
 mod enforce_ttl_policies;
 mod inspect_migrations;
@@ -37,6 +38,7 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &create_ops_catalog::TOOL,
     &delete_branch::TOOL,
     &delete_branch_on_pr_close::TOOL,
+    &delete_disposable_project::TOOL,
     &detect_cicd_drift::TOOL,
     &enforce_ttl_policies::TOOL,
     &inspect_migrations::TOOL,

@@ -3,7 +3,9 @@
 
 mod client;
 mod databases;
+mod provisioning;
 mod stand_in;
+mod whole;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
