@@ -38,7 +38,7 @@ fn shipped(folder: &str, ending: &str) -> Vec<(String, String)> {
     paths.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
 }
 
-fn library() -> Library {
+pub(crate) fn library() -> Library {
     let scripts = shipped("sops", "rhai").into_iter();
     let library =
         scripts.fold(Library::new(), |library, (path, text)| library.with_script(path, text));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::class::Class;
 use super::history::{CREATE, forget, guard, record};
@@ -13,7 +14,10 @@ use super::reading::{Reading, Statement};
 use super::source::Migration;
 use super::version::Version;
 use crate::kernel::change::Origin;
-use crate::kernel::{Change, Failure, Inverse, Operation, Recovery, Risk, Span, SqlStatement};
+use crate::kernel::{
+    Change, Failure, Inverse, Operation, Recovery, Risk, Span, SqlStatement, Target,
+};
+use crate::tools::branching::lifecycle;
 
 /// Below this size (10 MiB) a table is locked, read or rewritten in a moment.
 const SMALL: u64 = 10 << 20;
@@ -32,7 +36,7 @@ pub(in crate::tools) struct Judged {
     pub(in crate::tools) class: Class,
     /// Why it is of that class.
     pub(in crate::tools) reason: String,
-    /// The size of its table with indexes, where it has one.
+    /// The size of its table with indexes, where it works on one; 0 where that is not there yet.
     pub(in crate::tools) table_bytes: Option<u64>,
 }
 
@@ -111,7 +115,10 @@ impl Pending {
         sizes: &BTreeMap<String, u64>,
         newest: Option<&Version>,
     ) -> Self {
-        let bytes = |one: &Statement| one.table.as_ref().and_then(|name| sizes.get(name)).copied();
+        // A table that is not there yet is made by an earlier file: nobody uses it.
+        let bytes = |one: &Statement| {
+            one.table.as_ref().map(|name| sizes.get(name).copied().unwrap_or_default())
+        };
         let judged = reading.statements.iter().map(|one| Judged {
             line: one.line,
             sql: one.text.clone(),
@@ -174,10 +181,10 @@ impl Pending {
     }
 
     fn why(&self) -> String {
-        let Facts { class, statements, out_of_order, .. } = &self.facts;
-        let worst = statements.iter().filter(|one| one.class == *class);
-        let mut reasons: Vec<String> = worst
-            .filter(|_| *class > Class::Safe)
+        let Facts { statements, out_of_order, .. } = &self.facts;
+        let mut reasons: Vec<String> = statements
+            .iter()
+            .filter(|one| one.class > Class::Safe)
             .map(|one| format!("line {}: {}", one.line, one.reason))
             .collect();
         if let Some(newer) = out_of_order {
@@ -280,6 +287,18 @@ fn undo(statements: &[Judged], down: Option<&str>) -> Undo {
         (Some(_), None) => None,
     };
     Undo { sql: down.map(|text| text.trim().to_owned()), impossible }
+}
+
+/// The change that tells others which migrations were carried out.
+pub(in crate::tools) fn publication(pending: &[Pending], target: &Target) -> Change {
+    let versions: Vec<_> = pending.iter().map(|one| one.facts.version.as_str()).collect();
+    let payload = json!({
+        "project_id": target.project,
+        "branch_id": target.branch,
+        "database": target.database,
+        "versions": versions,
+    });
+    lifecycle::publication("schema_migrated", None, &payload)
 }
 
 /// The change that makes the table of migrations, shown with the first set that needs it.

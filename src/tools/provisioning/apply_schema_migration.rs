@@ -6,6 +6,7 @@
 //! then leaves it. What PostgreSQL refuses in a transaction (`CONCURRENTLY`) runs outside, statement by
 //! statement, and is recorded when all of it is done. Whoever waits for a lock longer than `lock_timeout`
 //! gives up and lets those behind it pass; the step's `retry` tries again.
+//! The event `schema_migrated` tells others.
 //! Undo: by `VERSION_NAME.down.sql`, when it is there and the file destroys nothing; else it cannot be
 //! undone.
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{ChangeSet, Failure, Risk, Span};
 use crate::tools::branching::policy::Creator;
 use crate::tools::context::ReadContext;
-use crate::tools::migration::change::{Facts, LOCK_TIMEOUT, Limits, set_up};
+use crate::tools::migration::change::{Facts, LOCK_TIMEOUT, Limits, publication, set_up};
 use crate::tools::migration::history::{CREATE, DELETE, INSERT, LIST, PENDING, READY};
 use crate::tools::migration::look::{Look, TriedOn, look, permitted, prove_tried};
 use crate::tools::migration::size::TABLE_BYTES;
@@ -107,6 +108,7 @@ impl WriteTool for ApplySchemaMigration {
                 change
             }));
         }
+        changes.push(publication(&found.pending, cx.target));
         Ok(ChangeSet::new(changes))
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::kill::ArmedKill;
-use lakeops::engine::parts::{History, Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{Endpoints, History, Notifier, Parts, Unobserved};
 use lakeops::engine::{Engine, RunLocks, StartOptions};
 use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::event::Decision;
@@ -25,6 +25,8 @@ use lakeops::postgres::PgEndpoint;
 use lakeops::tools::Catalog;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use super::branches::Branches;
 
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
@@ -43,7 +45,7 @@ fn somebody() -> Principal {
 
 fn engine(
     state: &Path,
-    endpoint: PgEndpoint,
+    endpoints: Arc<dyn Endpoints>,
     kill: ArmedKill,
     keeps_history: bool,
 ) -> (Engine, Arc<SqliteJournal>) {
@@ -61,7 +63,7 @@ fn engine(
         ownership: Arc::new(RunLocks::new(state)),
         catalog: Catalog::builtin(),
         appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-        endpoints: Arc::new(endpoint),
+        endpoints,
         settings: Arc::new(Settings::default()),
         secrets: Arc::new(NoSecrets),
         clock: Arc::new(SystemClock),
@@ -92,6 +94,25 @@ impl Crash {
         Self { dir }
     }
 
+    /// The same on the branches of a project, which this makes: `production`, protected and with these
+    /// tables, and `staging`.
+    pub(crate) async fn on_branches(
+        hint: &str,
+        tables: &[&str],
+        plan: impl FnOnce(&Path) -> Plan,
+    ) -> (Self, Branches) {
+        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
+        let branches = Branches::found(dir.path(), hint, tables).await;
+        fs::write(dir.path().join("plan.json"), plan(dir.path()).to_bytes().unwrap()).unwrap();
+        fs::write(dir.path().join("url"), branches.branch("production").to_url().expose()).unwrap();
+        (Self { dir }, branches)
+    }
+
+    /// Processes leave approvals to a person.
+    pub(crate) fn ask_from_now_on(&self) {
+        fs::write(self.path("ask"), "").unwrap();
+    }
+
     /// What somebody else left: `fill` writes the journal of one run into a state directory.
     pub(crate) fn left_by(endpoint: &PgEndpoint, fill: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
@@ -118,7 +139,7 @@ impl Crash {
     /// The same, with processes that leave approvals to a person.
     pub(crate) fn asking(plan: &Plan, endpoint: &PgEndpoint) -> Self {
         let crash = Self::new(plan, endpoint);
-        fs::write(crash.path("ask"), "").unwrap();
+        crash.ask_from_now_on();
         crash
     }
 
@@ -232,9 +253,12 @@ async fn crash_child() {
     let kill_at = fs::read_to_string(dir.join("kill")).unwrap().parse().ok();
     let among = fs::read_to_string(dir.join("among")).unwrap();
     let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap().among(among);
-    let endpoint = PgEndpoint::from_url(&url).unwrap();
+    let endpoints: Arc<dyn Endpoints> = match Branches::open(&dir) {
+        Some(branches) => Arc::new(branches),
+        None => Arc::new(PgEndpoint::from_url(&url).unwrap()),
+    };
     let keeps_history = dir.join("history").exists();
-    let (engine, _journal) = engine(&dir.join("state"), endpoint, kill, keeps_history);
+    let (engine, _journal) = engine(&dir.join("state"), endpoints, kill, keeps_history);
     let key = fs::read_to_string(dir.join("key")).unwrap_or_else(|_| "crash".to_owned());
     let key = Some(key);
     let options = StartOptions { key, by: somebody(), yes: false, forked_from: None };

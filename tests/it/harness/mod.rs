@@ -3,6 +3,7 @@
 //! One throw-away server for each test process: it stops when the process ends, however it ends, and
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
+pub(crate) mod branches;
 pub(crate) mod crash;
 pub(crate) mod versions;
 
@@ -130,6 +131,23 @@ impl TestServer {
         sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
         admin.close().await.unwrap();
         self.endpoint().with_database(&name)
+    }
+
+    /// A new, empty database, as its owner, who is no superuser.
+    pub(crate) async fn owned_database(&self, hint: &str) -> PgEndpoint {
+        let admin = self.fresh_database(hint).await;
+        let owner = format!("owner_of_{}", admin.database());
+        let (database, owner_name) = (Ident::new(admin.database()), Ident::new(&owner));
+        execute(
+            &admin,
+            &[
+                &format!("create role {owner_name} login"),
+                &format!("alter database {database} owner to {owner_name}"),
+                &format!("alter schema public owner to {owner_name}"),
+            ],
+        )
+        .await;
+        admin.with_user(&owner, None)
     }
 }
 

@@ -22,7 +22,12 @@ async fn structure(endpoint: &PgEndpoint) -> Snapshot {
 async fn copy(endpoint: &PgEndpoint, hint: &str) -> PgEndpoint {
     let source: String = crate::harness::value(endpoint, "select current_database()::text").await;
     let name = format!("{source}_{hint}");
-    let sql = format!("create database {} template {}", Ident::new(&name), Ident::new(&source));
+    let sql = format!(
+        "create database {} template {} owner {}",
+        Ident::new(&name),
+        Ident::new(&source),
+        Ident::new(endpoint.user())
+    );
     // The server itself waits a while for the session that asked for the name to be gone.
     execute(&postgres().await.endpoint(), &[&sql]).await;
     endpoint.with_database(&name)
@@ -70,7 +75,7 @@ async fn assert_both_ways(before: &PgEndpoint, after: &PgEndpoint) {
 
 #[tokio::test]
 async fn a_migration_of_three_hundred_tables_is_found_exactly_both_ways() {
-    let before = postgres().await.fresh_database("structure_300").await;
+    let before = postgres().await.owned_database("structure_300").await;
     execute(&before, &[&rich::many_tables(300), &rich::schema()]).await;
     let after = copy(&before, "after").await;
     execute(&after, &[&rich::migration()]).await;
