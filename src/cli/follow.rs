@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::channels;
 use super::error::CliError;
 use super::exit::Exit;
 use super::output::Output;
@@ -71,6 +72,7 @@ pub async fn execute_and_print(
     shows: Shows,
 ) -> Result<Exit, CliError> {
     let (outcome, was_interrupted) = execute(session, engine, run).await?;
+    channels::deliver(session).await;
     let view = session.view_of(run).await?;
     let text = |style| run::run(style, &view, Detail::Changes);
     let out = &session.shell.out;

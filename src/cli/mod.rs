@@ -6,6 +6,7 @@
 pub mod args;
 pub mod bench;
 pub mod bench_branch;
+pub mod channels;
 mod commands;
 pub(crate) mod daemon;
 pub mod demo;

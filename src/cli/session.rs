@@ -320,6 +320,11 @@ impl<'a> Session<'a> {
         Ok(Engine::new(self.parts(connections).await?).masking(redactor))
     }
 
+    /// The boundaries at which this process kills itself.
+    pub fn kill_points(&self) -> Result<Arc<dyn KillPoints>, CliError> {
+        kill_points(self.shell.environment.as_ref())
+    }
+
     async fn parts(&self, connections: &[&str]) -> Result<Parts, CliError> {
         let mut endpoints = BTreeMap::new();
         for name in connections {
@@ -328,11 +333,14 @@ impl<'a> Session<'a> {
         let redactor = self.shell.out.redactor().clone();
         let clock = Arc::clone(&self.shell.clock);
         let log = self.config.state_dir().join("notifications.log");
+        let channels = self.config.channels().keys().cloned().collect();
         Ok(Parts {
             journal: Arc::new(MemoryJournal::new(Arc::clone(&clock), redactor)),
             ownership: Arc::new(Alone),
             catalog: Catalog::builtin(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::to_file(log))),
+            appliers: Arc::new(Appliers::new(
+                NotificationApplier::to_file(log).with_channels(channels),
+            )),
             endpoints: Arc::new(Known(endpoints)),
             settings: Arc::new(PerTarget(self.config.clone())),
             secrets: Arc::new(Resolver(self.secrets.clone())),

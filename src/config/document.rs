@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Settings;
+use super::alerts::{AlertsConfig, ChannelEntry};
 use super::connection::{ConnectionEntry, ConnectionKind};
 use super::history::HistoryConfig;
 use super::local_postgres::LocalPostgres;
@@ -38,6 +39,10 @@ pub struct Document {
     pub history: HistoryConfig,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretEntry>,
+    /// The ways to people.
+    pub channels: BTreeMap<String, ChannelEntry>,
+    /// Who is told what.
+    pub alerts: AlertsConfig,
     /// What `lakeops serve` listens on, and how much it does at once.
     pub server: ServerConfig,
     /// What steps and the engine work with.
@@ -61,6 +66,8 @@ impl Default for Document {
             local_postgres: LocalPostgres::default(),
             history: HistoryConfig::default(),
             secrets: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            alerts: AlertsConfig::default(),
             server: ServerConfig::default(),
             settings: Settings::default(),
             targets: BTreeMap::new(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::alerts::{AlertsConfig, ChannelEntry};
 use super::check::{self, closest, dotted};
 use super::connection::{
     Connection, ConnectionError, DATABASE_URL, EMULATOR, UrlSource, without_password,
@@ -216,6 +217,16 @@ impl Config {
     /// Where measurements and findings are kept.
     pub fn history(&self) -> &HistoryConfig {
         &self.document.history
+    }
+
+    /// The ways to people, by name.
+    pub fn channels(&self) -> &BTreeMap<String, ChannelEntry> {
+        &self.document.channels
+    }
+
+    /// Who is told what.
+    pub fn alerts(&self) -> &AlertsConfig {
+        &self.document.alerts
     }
 
     /// What the server listens on, and how much it does at once.

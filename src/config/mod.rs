@@ -3,6 +3,7 @@
 //! Nothing but this module reads the environment, and nothing here talks to a server. Start with
 //! [`Config`]; [`Settings`] is what steps and the engine are given, resolved for one target.
 
+pub mod alerts;
 mod check;
 pub mod connection;
 pub mod document;
@@ -21,6 +22,7 @@ pub mod settings;
 mod show;
 pub mod window;
 
+pub use alerts::{AlertsConfig, ChannelEntry};
 pub use connection::{Connection, ConnectionError};
 pub use environment::{Environment, FixedEnvironment, ProcessEnvironment};
 pub use history::HistoryConfig;

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, Recovered, Witness};
+use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, ROUTES, Recovered, Witness};
 use super::recorder::Gone;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
+use crate::config::alerts::LOG;
 use crate::journal::event::{Event, StepKey};
 use crate::journal::rehearsal::HeldLock;
 use crate::journal::store::Durability;
 use crate::kernel::change::Origin;
 use crate::kernel::{
-    BoxFuture, Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RetryClass,
-    RunId, Settlement, Severity,
+    BoxFuture, Change, ChangeSet, Direction, Failure, Inverse, Operation, Receipt, Recovery,
+    RetryClass, RunId, Settlement, Severity,
 };
 use crate::lakebase::Workspace;
 use crate::postgres::{PgEndpoint, ServerFacts};
@@ -165,6 +166,24 @@ impl Task {
         events.extend(stuck(&self.run, Some(&self.key), why));
         self.record(events, Durability::Synced).await
     }
+}
+
+/// The row of the outbox that a notification becomes: it commits with the settlement.
+fn notice(operation: &Operation, receipt: &Receipt) -> Option<Event> {
+    let Operation::Notification { channel, severity, title, body, labels, resolves, .. } =
+        operation
+    else {
+        return None;
+    };
+    Some(Event::NotificationQueued {
+        dedup: receipt.result["key"].as_str()?.to_owned(),
+        severity: *severity,
+        title: title.clone(),
+        body: body.clone(),
+        channel: (channel != ROUTES).then(|| channel.clone()),
+        labels: labels.clone(),
+        resolves: *resolves,
+    })
 }
 
 /// A person must act, and is told so in the same commit.
@@ -397,6 +416,12 @@ impl<'a> Carry<'a> {
                 payload: payload.clone(),
                 depth: self.task.depth + 1,
             });
+        }
+        if let (Operation::Notification { channel, .. }, Settlement::Applied { receipt }) =
+            (&self.set.changes[index].operation, &settlement)
+            && channel != LOG
+        {
+            self.pending.extend(notice(&self.set.changes[index].operation, receipt));
         }
         self.pending.push(Event::ChangeSettled {
             step: self.task.key.clone(),

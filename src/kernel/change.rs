@@ -129,7 +129,7 @@ pub enum Operation {
     },
     /// A message to people.
     Notification {
-        /// The channel, such as `log`.
+        /// The channel: `log`, one that is configured, or `routes` for where the routes lead.
         channel: String,
         /// How bad it is.
         severity: Severity,
@@ -138,6 +138,15 @@ pub enum Operation {
         /// The rest.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         body: String,
+        /// By what it is known again; `None`: it is of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// What routes and receivers tell it by.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+        /// Whether it says that what was told under its key is over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resolves: bool,
     },
     /// An event for triggers and waits: a journal row, committed with the settlement.
     Event {

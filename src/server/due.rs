@@ -47,6 +47,14 @@ impl Server<'_> {
         for (workflow, spec) in occasions.schedules {
             // Validation refuses what cannot be read; a file that changed meanwhile is told by it.
             let Ok(cron) = CronSchedule::parse(&spec.cron, &spec.time_zone) else { continue };
+            if schedules.contains_key(&spec.id) {
+                tracing::error!(
+                    id = spec.id,
+                    workflow,
+                    "another schedule has this id; it starts nothing"
+                );
+                continue;
+            }
             let known = self.schedules.remove(&spec.id).filter(|known| known.spec == spec);
             let standing = known.and_then(|known| known.standing);
             let due = Some(Timestamp::default());

@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("schedule", &["kernel", "sop", "journal", "workflow::cron", "workflow::elements"]),
     // It implements the port of the engine: a trait, nothing that runs.
     ("history", &["kernel", "config", "tools", "journal", "postgres", "engine::parts"]),
+    ("alert", &["kernel", "config", "journal"]),
     ("report", &["kernel", "config", "sop", "tools", "plan", "journal"]),
     (
         "server",
@@ -52,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
             "journal", "engine", "history", "report", "demo", "emulator", "schedule", "server",
+            "alert",
         ],
     ),
     ("lib", &[]),
@@ -60,6 +62,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Modules (or files) that think and do not act.
 const PURE: &[&str] = &[
+    "alert/mask.rs",
+    "alert/outbox.rs",
+    "alert/route.rs",
     "kernel/api_call.rs",
     "kernel/change.rs",
     "kernel/digest.rs",
@@ -71,6 +76,7 @@ const PURE: &[&str] = &[
     "kernel/seen.rs",
     "kernel/sql_text.rs",
     "kernel/target.rs",
+    "config/alerts.rs",
     "config/check.rs",
     "config/document.rs",
     "config/file.rs",

@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::courier::Courier;
+use crate::cli::channels;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::occasions::Files;
@@ -19,6 +21,7 @@ use crate::config::Connection;
 use crate::engine::Engine;
 use crate::journal::ServerLock;
 use crate::journal::store::RunFilter;
+use crate::kernel::Clock;
 use crate::server::Server;
 use crate::server::http::{self, Shared};
 use crate::server::metrics::Metrics;
@@ -46,6 +49,9 @@ pub(crate) struct Args {
     wait: bool,
 }
 
+/// How often the outbox is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Another server is asked for so often whether it is gone.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -70,13 +76,16 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     let files = Files::new(session);
     announce(session, bound.1)?;
     let most = usize::try_from(configured.max_runs).unwrap_or(usize::MAX);
+    let courier = channels::courier(session)?;
+    let clock = Arc::clone(&session.shell.clock);
+    let telling = tokio::spawn(deliver(courier, Arc::clone(&metrics), (clock, stop.clone())));
     let server = Server::new(engine, &files, (metrics, asks), most);
     let answering = tokio::spawn(http::serve(bound.0, Arc::new(shared), stop.clone()));
     let served = Box::pin(server.serve(stop.clone())).await;
     stop.cancel();
     listener.abort();
     // What was being answered is answered before the lock is given back.
-    let _ended = answering.await;
+    let _ended = (answering.await, telling.await);
     drop(lock);
     served?;
     session.shell.out.note("stopped; `lakeops serve` goes on where this was");
@@ -150,6 +159,39 @@ async fn engine(session: &Session<'_>) -> Result<Engine, CliError> {
     names.retain(|name| config.connections().contains_key(name));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     session.engine(&names).await
+}
+
+/// Carries alerts to their receivers until the server stops; what is not taken by then waits in the journal.
+async fn deliver(
+    courier: Option<Courier>,
+    metrics: Arc<Metrics>,
+    (clock, stop): (Arc<dyn Clock>, CancellationToken),
+) {
+    let Some(mut courier) = courier else { return };
+    let mut is_last = false;
+    loop {
+        let soon = clock.now().plus(LOOK_AGAIN);
+        let next = match courier.turn().await {
+            Ok(turn) => {
+                for (channel, taken, count) in &turn.sent {
+                    metrics.alerts(channel, *taken, *count);
+                }
+                metrics.alerts_waiting(turn.waiting);
+                turn.next.map_or(soon, |next| next.min(soon))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "alerts are looked at again");
+                soon
+            }
+        };
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => is_last = true,
+            () = clock.sleep_until(next.max(clock.now().plus(ASK_AGAIN))) => {}
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {

@@ -33,6 +33,7 @@ pub use experiment::ExperimentApplier;
 pub use file::FileApplier;
 pub use http::HttpApplier;
 pub use notification::NotificationApplier;
+pub(in crate::engine) use notification::ROUTES;
 pub use publish::PublishApplier;
 pub use setup::{is_set_up, setup_changes};
 pub use sql::SqlApplier;

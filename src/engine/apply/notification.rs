@@ -10,36 +10,48 @@ use tracing::{error, info, warn};
 use super::applier::wrong_kind;
 use super::look::looked;
 use super::{Applied, Applier, ApplyContext, Recovered};
+use crate::config::alerts::LOG;
 use crate::kernel::{BoxFuture, Failure, Operation, Receipt, Severity};
 
-/// The channels that notifications can be sent to.
-const CHANNELS: [&str; 1] = ["log"];
+/// Where the routes lead.
+pub(in crate::engine) const ROUTES: &str = "routes";
 
-/// Sends notifications. The channel `log` is a log event and a line of JSON in a file.
+/// Writes notifications down: a log event and a line of JSON in a file. For every channel but `log` the
+/// settlement commits together with a row of the outbox, from which a courier delivers it.
 #[derive(Clone, Debug, Default)]
 pub struct NotificationApplier {
     file: Option<PathBuf>,
+    channels: Vec<String>,
 }
 
 impl NotificationApplier {
     /// Appends what goes to the channel `log` to this file, too.
     pub const fn to_file(file: PathBuf) -> Self {
-        Self { file: Some(file) }
+        Self { file: Some(file), channels: Vec::new() }
+    }
+
+    /// Knows these channels beside `log`.
+    #[must_use]
+    pub fn with_channels(self, channels: Vec<String>) -> Self {
+        Self { channels, ..self }
     }
 
     async fn send(&self, cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
-        let Operation::Notification { channel, severity, title, body } = cx.operation else {
+        let Operation::Notification { channel, severity, title, body, key: named, .. } =
+            cx.operation
+        else {
             return Err(wrong_kind(cx.operation));
         };
-        if !CHANNELS.contains(&channel.as_str()) {
+        if channel != LOG && channel != ROUTES && !self.channels.contains(channel) {
+            let known: Vec<&str> = self.channels.iter().map(String::as_str).collect();
             return Err(Failure::permanent(
                 "notification::unknown_channel",
                 format!("there is no channel `{channel}`"),
             )
-            .with_help(format!("channels: {}", CHANNELS.join(", "))));
+            .with_help(format!("channels: {}", [&[LOG], known.as_slice()].concat().join(", "))));
         }
         cx.reach("before effect");
-        let key = cx.key.digest();
+        let key = named.clone().unwrap_or_else(|| format!("alert/{}", cx.key.digest()));
         let (run, step) = (&cx.key.run, &cx.key.step);
         match severity {
             Severity::Critical => error!(%run, step, title, body, %key, "notification sent"),

@@ -1,8 +1,11 @@
 //! Tells people something, once per step.
 //!
 //! Reads: nothing.
-//! Changes: sends one message through a channel; after a crash at least once, under one key.
+//! Changes: puts one message into the log and the outbox of its channels; delivered at least once, under
+//! one key.
 //! Undo: a sent message cannot be taken back.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,32 +30,25 @@ struct Params {
     /// What was seen, and what to do next.
     #[serde(default)]
     body: String,
-    /// Where it goes.
+    /// The channel: `log`, or one of `[channels]`. None: where the routes lead.
     #[serde(default)]
-    channel: Channel,
-}
-
-/// A way to people.
-#[derive(Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Channel {
-    /// The program's log.
-    #[default]
-    Log,
-}
-
-impl Channel {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-        }
-    }
+    channel: Option<String>,
+    /// By what it is known again: the same under one key is told once until it is over.
+    #[serde(default)]
+    key: Option<String>,
+    /// What routes and receivers tell it by, such as `metric`.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// Says that what was told under `key` is over.
+    #[serde(default)]
+    resolves: bool,
 }
 
 /// What became of the message.
 #[derive(Serialize, JsonSchema)]
 struct Output {
-    /// Whether it was handed to its channel.
+    /// Whether it was accepted: it is in the log, and in the outbox of its channels, which deliver it at
+    /// least once.
     sent: bool,
 }
 
@@ -61,7 +57,7 @@ impl WriteTool for SendAlert {
         name: "send_alert",
         family: Family::Core,
         risk: Risk::Low,
-        revision: 1,
+        revision: 2,
         summary: "Sends a message to people through a channel",
         sql: &[],
         secrets: &[],
@@ -85,12 +81,20 @@ fn judge(params: Params) -> Result<ChangeSet, Failure> {
         return Err(Failure::permanent("send_alert::bad_title", message)
             .with_help("put the rest into `body`"));
     }
-    let channel = params.channel.as_str();
+    if params.resolves && params.key.is_none() {
+        let message =
+            "`resolves` says that what was told under a key is over, and there is no `key`";
+        return Err(Failure::permanent("send_alert::no_key", message));
+    }
+    let channel = params.channel.unwrap_or_else(|| "routes".to_owned());
     let operation = Operation::Notification {
-        channel: channel.to_owned(),
+        channel: channel.clone(),
         severity: params.severity,
         title: title.to_owned(),
         body: params.body,
+        key: params.key,
+        labels: params.labels,
+        resolves: params.resolves,
     };
     let mut change = Change::new(format!("channel {channel}"), "the workflow says so", operation);
     change.inverse = Inverse::Impossible { why: "a sent message cannot be taken back".to_owned() };
@@ -110,9 +114,18 @@ mod tests {
     #[test]
     fn one_notification_on_the_log_channel() {
         let set = propose(json!({"severity": "critical", "title": " it is down "})).unwrap();
-        let expected = "notify log (critical): it is down";
+        let expected = "notify routes (critical): it is down";
         assert_eq!(set.changes[0].operation.to_string(), expected);
         assert_eq!(set.risk(), Risk::Low);
+    }
+
+    #[test]
+    fn an_end_needs_the_key_of_its_beginning() {
+        let end = |key: Value| {
+            propose(json!({"severity": "info", "title": "over", "resolves": true, "key": key}))
+        };
+        assert!(end(Value::Null).is_err());
+        assert!(end(json!("locks shop/production")).is_ok());
     }
 
     #[test]

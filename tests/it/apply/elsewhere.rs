@@ -209,6 +209,9 @@ async fn notifications_append_one_line_each() {
         severity: Severity::Critical,
         title: "connections did not recover".into(),
         body: "two\nlines".into(),
+        key: None,
+        labels: BTreeMap::new(),
+        resolves: false,
     };
     let mut world = World::new(None, message("log"));
     world.appliers = Appliers::new(NotificationApplier::to_file(file.clone()));

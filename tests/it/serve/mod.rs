@@ -1,7 +1,9 @@
 //! The server as it is run: the real program, killed where it hurts.
 
+mod alerts;
 mod alone;
 mod crashes;
+mod day;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

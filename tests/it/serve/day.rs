@@ -1,0 +1,258 @@
+//! Many branches, a simulated day: how much memory and how many connections it takes.
+//!
+//! The clock jumps to the next thing that is due whenever nothing is being worked on. Everything else is real:
+//! the journal on disk, the engine, the database that is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lakeops::config::Settings;
+use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
+use lakeops::engine::parts::{Endpoints, Notifier, Parts};
+use lakeops::engine::{Engine, RunLocks};
+use lakeops::journal::store::RunFilter;
+use lakeops::journal::{Journal as _, Outcome, Principal, SqliteJournal};
+use lakeops::kernel::kill::Unarmed;
+use lakeops::kernel::{
+    BoxFuture, Clock, Failure, RandomIds, Redactor, Severity, Span, Target, Timestamp,
+};
+use lakeops::plan::{Given, Plan, PlanInputs};
+use lakeops::postgres::PgEndpoint;
+use lakeops::server::metrics::Metrics;
+use lakeops::server::{Occasions, Server, Wanted, Workflows};
+use lakeops::tools::Catalog;
+use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
+use lakeops::workflow::{Library, Resolver, SourceText};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{postgres, value};
+
+const PROJECTS: u32 = 50;
+const BRANCHES: u32 = 10;
+const MOST_RUNS: usize = 16;
+
+/// A clock that jumps when nothing is worked on.
+struct Jumping {
+    now: AtomicI64,
+    end: i64,
+    metrics: std::sync::OnceLock<Arc<Metrics>>,
+    stop: CancellationToken,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            while self.now() < at {
+                let text = self
+                    .metrics
+                    .get()
+                    .map(|metrics| metrics.render(self.now()))
+                    .unwrap_or_default();
+                let is_idle = ["working", "queued"]
+                    .iter()
+                    .all(|what| text.contains(&format!("\nlakeops_runs_{what} 0\n")));
+                if is_idle {
+                    self.now.fetch_max(at.as_millis(), Ordering::SeqCst);
+                    if at.as_millis() >= self.end {
+                        self.stop.cancel();
+                    }
+                    return;
+                }
+                tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(2)))
+                    .await
+                    .unwrap();
+            }
+        })
+    }
+}
+
+/// One workflow for every branch: `measure` on its own target.
+struct Fleet {
+    library: Library,
+    settings: Settings,
+    clock: Arc<Jumping>,
+    told: AtomicBool,
+}
+
+const MEASURE: &str = "version: 1\nname: measure\ndescription: Look at a branch.\nsteps:\n  - id: look\n    tool: \
+    monitor_connections\n";
+
+fn branch(workflow: &str) -> Target {
+    let (project, branch) = workflow.trim_start_matches("measure_").split_once('_').unwrap();
+    Target {
+        project: Some(format!("p{project}")),
+        branch: Some(format!("b{branch}")),
+        database: None,
+    }
+}
+
+impl Workflows for Fleet {
+    fn occasions(&self) -> Option<Occasions> {
+        if self.told.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        let mut found = Occasions::default();
+        for project in 0..PROJECTS {
+            for branch in 0..BRANCHES {
+                let id = format!("measure_{project}_{branch}");
+                let spec = ScheduleSpec {
+                    id: id.clone(),
+                    cron: "0 * * * *".to_owned(),
+                    time_zone: "UTC".to_owned(),
+                    overlap: Overlap::Skip,
+                    catch_up: CatchUp::None,
+                    catch_up_window: Span::from_secs(3600),
+                    jitter: Span::from_secs(600),
+                };
+                found.schedules.push((id, spec));
+            }
+        }
+        Some(found)
+    }
+
+    fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
+        let catalog = Catalog::builtin();
+        let resolution = Resolver::new(&catalog, &self.library).resolve("measure");
+        let workflow = resolution.get("measure").unwrap();
+        let inputs = PlanInputs {
+            params: std::collections::BTreeMap::<String, Given>::new(),
+            connection: "fleet".to_owned(),
+            target: branch(&wanted.workflow),
+            settings: &self.settings,
+            policy: None,
+            replaces: None,
+            now: self.clock.now(),
+        };
+        lakeops::plan::plan(workflow, &inputs)
+            .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
+    }
+}
+
+/// Every branch is the same database here; connections to it are counted.
+struct Counted {
+    endpoint: PgEndpoint,
+    asked: AtomicU64,
+}
+
+impl Endpoints for Counted {
+    fn endpoint<'a>(
+        &'a self,
+        _connection: &'a str,
+        _target: &'a Target,
+        _wake: bool,
+    ) -> BoxFuture<'a, Result<PgEndpoint, Failure>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(self.endpoint.clone()) })
+    }
+}
+
+struct Nobody;
+
+impl Notifier for Nobody {
+    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
+}
+
+/// The memory that this process holds, in MiB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+}
+
+/// Simulates so many hours; prints and checks what it took.
+async fn simulate(hours: i64) {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = postgres().await.fresh_database("serve_day").await;
+    let start = Timestamp::parse("2026-12-01T00:00:30Z").unwrap().as_millis();
+    let stop = CancellationToken::new();
+    let clock = Arc::new(Jumping {
+        now: AtomicI64::new(start),
+        // The last slot is delayed by up to ten minutes.
+        end: start + hours * 3_600_000 + 15 * 60_000,
+        metrics: std::sync::OnceLock::new(),
+        stop: stop.clone(),
+    });
+    let shared: Arc<dyn Clock> = Arc::<Jumping>::clone(&clock);
+    let journal =
+        SqliteJournal::open(dir.path(), Arc::clone(&shared), Redactor::default()).unwrap();
+    let endpoints = Arc::new(Counted { endpoint: endpoint.clone(), asked: AtomicU64::new(0) });
+    let parts = Parts {
+        journal: Arc::<SqliteJournal>::clone(&journal),
+        ownership: Arc::new(RunLocks::new(dir.path())),
+        catalog: Catalog::builtin(),
+        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
+        endpoints: Arc::<Counted>::clone(&endpoints),
+        settings: Arc::new(Settings::default()),
+        secrets: Arc::new(NoSecrets),
+        clock: shared,
+        ids: Arc::new(RandomIds),
+        kill: Arc::new(Unarmed),
+        history: None,
+        notifier: Arc::new(Nobody),
+        principal: Principal { name: "fleet".to_owned(), from: "test".to_owned() },
+        pid: std::process::id(),
+    };
+    let mut library = Library::new();
+    library.add_workflow(SourceText::new("measure.yaml", MEASURE));
+    let fleet = Fleet {
+        library,
+        settings: Settings::default(),
+        clock: Arc::clone(&clock),
+        told: AtomicBool::new(false),
+    };
+    let metrics = Arc::new(Metrics::new(clock.now()));
+    clock.metrics.set(Arc::clone(&metrics)).unwrap();
+    let (_ask, asks) = tokio::sync::mpsc::channel(1);
+    let before = memory();
+    let (peak, sessions) = (Arc::new(AtomicU64::new(before)), Arc::new(AtomicU64::new(0)));
+    let sampler = {
+        let (peak, sessions, endpoint) =
+            (Arc::clone(&peak), Arc::clone(&sessions), endpoint.clone());
+        tokio::spawn(async move {
+            loop {
+                let sql = "select count(*) from pg_stat_activity where datname = current_database() \
+                           and pid <> pg_backend_pid()";
+                let open: i64 = value(&endpoint, sql).await;
+                sessions.fetch_max(open.cast_unsigned(), Ordering::SeqCst);
+                peak.fetch_max(memory(), Ordering::SeqCst);
+            }
+        })
+    };
+    let server = Server::new(Engine::new(parts), &fleet, (metrics, asks), MOST_RUNS);
+    server.serve(stop).await.unwrap();
+    sampler.abort();
+    let runs = journal.runs(RunFilter::default()).await.unwrap();
+    let failed = runs.iter().filter(|run| run.outcome != Outcome::Succeeded).count();
+    let targets: std::collections::BTreeSet<_> = runs.iter().map(|run| &run.target).collect();
+    let (sessions, peak) = (sessions.load(Ordering::SeqCst), peak.load(Ordering::SeqCst));
+    let file = std::fs::metadata(dir.path().join("journal.db")).unwrap().len() >> 20;
+    println!(
+        "{hours} hours: {} runs on {} branches, {failed} not succeeded; memory {before} -> {peak} MiB, at most \
+         {sessions} sessions at once, {} opened; journal {file} MiB",
+        runs.len(),
+        targets.len(),
+        endpoints.asked.load(Ordering::SeqCst),
+    );
+    let branches = usize::try_from(PROJECTS * BRANCHES).unwrap();
+    assert_eq!(targets.len(), branches);
+    assert_eq!(runs.len(), branches * usize::try_from(hours).unwrap(), "each branch, each hour");
+    assert_eq!(failed, 0);
+    assert!(sessions <= u64::try_from(MOST_RUNS).unwrap() + 1, "{sessions} sessions");
+    assert!(peak - before < 400, "{before} -> {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_branches_take_bounded_memory_and_connections() {
+    simulate(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: the figures of a whole day"]
+async fn five_hundred_branches_for_a_day() {
+    simulate(24).await;
+}
