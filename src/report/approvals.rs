@@ -44,7 +44,8 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
     }
     let _ = writeln!(text, "expires {}, then it is rejected", clock(request.expires_at));
     let _ = writeln!(text, "digest {}", request.digest);
-    if !request.show.is_null() {
+    let is_shown = request.show.as_object().map_or(!request.show.is_null(), |all| !all.is_empty());
+    if is_shown {
         let shown = serde_json::to_string_pretty(&request.show).unwrap_or_default();
         let _ = writeln!(text, "\n{shown}");
     }

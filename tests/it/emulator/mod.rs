@@ -6,6 +6,7 @@ mod faults;
 mod life;
 mod others;
 mod recovery;
+mod rehearsal;
 
 use std::sync::Arc;
 use std::time::Duration;
