@@ -91,7 +91,7 @@ impl Project {
     }
 }
 
-const VERBS: [&[&str]; 0] = [
+const VERBS: &[&[&str]] = &[
     &[],
     &["demo"],
     &["init"],
@@ -173,7 +173,7 @@ fn without_everywhere(help: &str) -> String {
 fn help_teaches() {
     let project = Project::new();
     let mut text = String::new();
-    for verb in VERBS {
+    for &verb in VERBS {
         let help = project.run(&[verb, &["--help"]].concat()).ends(0);
         assert_eq!(help.err, "");
         let body = if verb.is_empty() { help.out.clone() } else { without_everywhere(&help.out) };
