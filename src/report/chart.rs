@@ -127,7 +127,7 @@ mod tests {
         assert!(lines[0].starts_with("80 ┤") && lines[9].starts_with(" 0 ┤"), "{text}");
         assert_eq!(lines[0].chars().filter(|c| *c == '█').count(), 1, "{text}");
         // What is zero was measured, and shows; in the gap nothing does.
-        assert_eq!(lines[9], " 0 ┤▁ █             █ █", "{text}");
+        assert_eq!(lines[9], " 0 ┤▁ █              █ █", "{text}");
         assert!(lines[10].contains("1970-01-01T00:00:00"), "{text}");
     }
 
