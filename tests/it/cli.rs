@@ -208,8 +208,8 @@ fn usage_mistakes_end_with_two() {
     assert!(said.err.contains("help: `lakeops runs` lists the runs"), "{}", said.err);
     let said = project.run(&["runs", "--output", "csv"]).ends(2);
     assert!(said.err.contains("only `audit` and `history query` print CSV"), "{}", said.err);
-    let said = project.run(&["run", "x", "--rehearse"]).ends(2);
-    assert!(said.err.contains("not there yet"), "{}", said.err);
+    let said = project.run(&["run", "x", "--rehearse", "--yes"]).ends(2);
+    assert!(said.err.contains("'--rehearse' cannot be used with '--yes'"), "{}", said.err);
     let mut command = project.command(&["runs"]);
     command.env("LAKEOPS_OUTPUT", "yaml");
     let said = Project::finish(command).ends(2);
