@@ -11,6 +11,7 @@ pub mod history;
 pub mod journal;
 pub mod kernel;
 pub mod lakebase;
+pub mod model;
 pub mod plan;
 pub mod postgres;
 pub mod report;

@@ -9,8 +9,9 @@ use crate::config::{Connection, LakebaseConnection};
 use crate::engine::parts::Endpoints;
 use crate::kernel::{BoxFuture, Failure, Target};
 use crate::lakebase::{Lakebase, Login, Outside, Patience, Workspace, WorkspaceClient};
+use crate::model::ChatModel;
 use crate::postgres::{PgEndpoint, PgReader};
-use crate::tools::context::Places;
+use crate::tools::context::{AskModel, Places};
 
 /// A workspace with its databases. Nothing is sent before something is asked.
 pub fn lakebase(
@@ -41,11 +42,14 @@ pub fn workspace_of(connection: &Connection) -> Result<Option<LakebaseConnection
 }
 
 /// The connections that a command has looked up.
-pub struct Known(pub(super) BTreeMap<String, Arc<dyn Endpoints>>);
+pub struct Known {
+    pub(super) places: BTreeMap<String, Arc<dyn Endpoints>>,
+    pub(super) model: Option<ChatModel>,
+}
 
 impl Known {
     fn of(&self, connection: &str) -> Result<&Arc<dyn Endpoints>, Failure> {
-        self.0.get(connection).ok_or_else(|| {
+        self.places.get(connection).ok_or_else(|| {
             let text = format!("this command did not connect to `{connection}`");
             Failure::permanent("cli::unknown_connection", text)
                 .with_help("the plan names it: check the connections of your configuration")
@@ -65,6 +69,10 @@ impl Endpoints for Known {
 
     fn workspace(&self, connection: &str) -> Option<Arc<dyn Workspace>> {
         self.of(connection).ok()?.workspace(connection)
+    }
+
+    fn model(&self) -> Option<&dyn AskModel> {
+        self.model.as_ref().map(|model| -> &dyn AskModel { model })
     }
 
     fn throw_away<'a>(

@@ -26,6 +26,7 @@ use crate::kernel::{
     Clock, IdSource, KillPoints, RandomIds, Redactor, RunId, Secret, Severity, SqlFile,
     SystemClock, Target,
 };
+use crate::model::ChatModel;
 use crate::plan::Plan;
 use crate::postgres::{Cluster, ClusterOptions, LocalPostgres, PgEndpoint, ServerOptions};
 use crate::report::RunView;
@@ -300,6 +301,12 @@ impl<'a> Session<'a> {
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(history))))
     }
 
+    /// The language model, when one is configured.
+    pub fn model(&self) -> Result<Option<ChatModel>, CliError> {
+        let (config, token) = self.config.model(self.shell.out.redactor());
+        Ok(ChatModel::new(config, token)?)
+    }
+
     /// Where the history is.
     pub fn history_location(&self) -> Result<Location, CliError> {
         let configured = self.config.history().location.as_deref();
@@ -341,7 +348,7 @@ impl<'a> Session<'a> {
             appliers: Arc::new(Appliers::new(
                 NotificationApplier::to_file(log).with_channels(channels),
             )),
-            endpoints: Arc::new(Known(endpoints)),
+            endpoints: Arc::new(Known { places: endpoints, model: self.model()? }),
             settings: Arc::new(PerTarget(self.config.clone())),
             secrets: Arc::new(Resolver(self.secrets.clone())),
             clock,

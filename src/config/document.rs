@@ -12,6 +12,7 @@ use super::alerts::{AlertsConfig, ChannelEntry};
 use super::connection::{ConnectionEntry, ConnectionKind};
 use super::history::HistoryConfig;
 use super::local_postgres::LocalPostgres;
+use super::model::ModelConfig;
 use super::secrets::SecretEntry;
 use super::server::ServerConfig;
 
@@ -37,6 +38,8 @@ pub struct Document {
     pub local_postgres: LocalPostgres,
     /// Where measurements and findings are kept, and how long.
     pub history: HistoryConfig,
+    /// A language model that explains what rules have found.
+    pub model: ModelConfig,
     /// Where secrets come from.
     pub secrets: BTreeMap<String, SecretEntry>,
     /// The ways to people.
@@ -65,6 +68,7 @@ impl Default for Document {
             connections: BTreeMap::from([("local".to_owned(), local)]),
             local_postgres: LocalPostgres::default(),
             history: HistoryConfig::default(),
+            model: ModelConfig::default(),
             secrets: BTreeMap::new(),
             channels: BTreeMap::new(),
             alerts: AlertsConfig::default(),

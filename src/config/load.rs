@@ -18,7 +18,7 @@ use super::overrides::{self, Flags};
 use super::secrets::{SecretSource, Secrets};
 use super::server::ServerConfig;
 use super::show::{Shown, shown};
-use super::{Environment, HistoryConfig, LocalPostgres, Settings};
+use super::{Environment, HistoryConfig, LocalPostgres, ModelConfig, Settings};
 use crate::kernel::{Redactor, Secret, Target};
 
 /// Where a configuration is looked for, from the working directory upwards.
@@ -212,6 +212,14 @@ impl Config {
     /// The local PostgreSQL.
     pub fn local_postgres(&self) -> &LocalPostgres {
         &self.document.local_postgres
+    }
+
+    /// The language model, and its token where the environment holds one; masked from now on.
+    pub fn model(&self, redactor: &Redactor) -> (&ModelConfig, Option<Secret<String>>) {
+        let model = &self.document.model;
+        let token = self.environment.var(&model.token_from);
+        let token = token.filter(|token| redactor.register(&model.token_from, token).is_ok());
+        (model, token.map(Secret::new))
     }
 
     /// Where measurements and findings are kept.

@@ -17,7 +17,7 @@ use crate::kernel::{
 use crate::lakebase::{Lakebase, Workspace, WorkspaceClient};
 use crate::postgres::PgEndpoint;
 use crate::tools::Catalog;
-use crate::tools::context::ReadHistory;
+use crate::tools::context::{AskModel, ReadHistory};
 use crate::tools::tool::HistoryRow;
 
 /// Where the database of a target is, and the workspace that it belongs to.
@@ -33,6 +33,11 @@ pub trait Endpoints: Send + Sync {
 
     /// The workspace of a connection, when it has one.
     fn workspace(&self, _connection: &str) -> Option<Arc<dyn Workspace>> {
+        None
+    }
+
+    /// The language model that is configured.
+    fn model(&self) -> Option<&dyn AskModel> {
         None
     }
 

@@ -192,6 +192,7 @@ impl Task {
             workspace: workspace.map(|workspace| -> &dyn ReadApi { workspace }),
             places: Some(self),
             history: self.parts.history.as_deref().map(History::reader),
+            model: self.parts.endpoints.model(),
             ..ReadContext::new(reader, &*self.parts.clock, &self.settings, &self.target)
         }
     }

@@ -221,6 +221,33 @@ impl PgReader {
         self.read(name, &query.text, &query.binds).await
     }
 
+    /// The plan of a statement whose values are not known (`$1`, `$2`, …), as EXPLAIN's JSON; from PostgreSQL
+    /// 16 on. Nothing is run.
+    ///
+    /// Placeholders without values exist only in messages of the simple protocol, which takes several
+    /// statements as well. So the server parses the text by itself first: there it takes one.
+    pub async fn generic_plan(&self, name: &str, statement: &str) -> Result<Value, PgError> {
+        let text = format!("explain (generic_plan, verbose, format json) {statement}");
+        let refuse = |why| PgError::NotARead { query: name.to_owned(), why };
+        let (ReadText::Plain(text) | ReadText::Wrapped(text)) = read_text(&text).map_err(refuse)?;
+        self.describe(name, &text).await?;
+        let mut state = self.state.lock().await;
+        let mut connection = self.begin(&mut state, name).await?;
+        let rows = bind::simple(&mut connection, text);
+        let answer = answer(name, 0, self.patience(), rows).await;
+        self.end(&mut state, connection, answer.as_ref().err()).await;
+        let unread = |why: String| PgError::Decode { query: name.to_owned(), why };
+        let first = decode::objects(name, &answer?)?.into_iter().next();
+        let plan = first.as_ref().and_then(|row| row.get("QUERY PLAN"));
+        match plan {
+            Some(Value::String(text)) => {
+                serde_json::from_str(text).map_err(|error| unread(error.to_string()))
+            }
+            Some(other) => Ok(other.clone()),
+            None => Err(unread("there is no plan in the answer".to_owned())),
+        }
+    }
+
     /// Which server this is; asked once.
     pub async fn server(&self) -> Result<ServerFacts, PgError> {
         if let Some(facts) = &self.state.lock().await.facts {

@@ -15,6 +15,14 @@ pub trait Places: Send + Sync {
     fn reader_at(&self, target: &Target) -> PgReader;
 }
 
+/// A language model. What it answers is a claim.
+pub trait AskModel: Send + Sync {
+    /// Which one.
+    fn name(&self) -> String;
+    /// Asks one question; it remembers nothing.
+    fn ask<'a>(&'a self, question: &'a str) -> BoxFuture<'a, Result<String, Failure>>;
+}
+
 /// The read-only context of both kinds of tools. Nothing in it can change anything.
 pub struct ReadContext<'a> {
     /// The target's database; connects on first use, `READ ONLY` transactions only.
@@ -35,6 +43,8 @@ pub struct ReadContext<'a> {
     pub places: Option<&'a dyn Places>,
     /// What was measured and done before; `None`: no history is kept here.
     pub history: Option<&'a dyn ReadHistory>,
+    /// A language model; `None`: none is configured.
+    pub model: Option<&'a dyn AskModel>,
 }
 
 impl<'a> ReadContext<'a> {
@@ -55,6 +65,7 @@ impl<'a> ReadContext<'a> {
             workspace: None,
             places: None,
             history: None,
+            model: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod statements_state;
 mod sync;
 pub mod tool;
 mod vacuum_state;
+mod workload;
 
 pub use branching::throw_away::throw_away;
 pub use catalog::Catalog;

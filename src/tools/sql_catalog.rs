@@ -30,6 +30,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("health/terminate_idle_connections"),
     crate::sql_file!("health/terminate_idle_connections.end"),
     crate::sql_file!("health/terminate_idle_connections.guard"),
+    crate::sql_file!("performance/apply_index_recommendations.guard"),
     crate::sql_file!("performance/check_txid_wraparound_risk"),
     crate::sql_file!("performance/check_txid_wraparound_risk.databases"),
     crate::sql_file!("performance/check_txid_wraparound_risk.members"),
@@ -80,6 +81,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("shared/archive_ready"),
     crate::sql_file!("shared/archive_references"),
     crate::sql_file!("shared/autovacuum_settings"),
+    crate::sql_file!("shared/column_statistics"),
     crate::sql_file!("shared/connection_limits"),
     crate::sql_file!("shared/counters14"),
     crate::sql_file!("shared/counters16"),
@@ -88,6 +90,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("shared/health_now"),
     crate::sql_file!("shared/horizon_holders"),
     crate::sql_file!("shared/indexes"),
+    crate::sql_file!("shared/large_tables"),
     crate::sql_file!("shared/pg_stat_statements"),
     crate::sql_file!("shared/pg_stat_statements_info"),
     crate::sql_file!("shared/prepared_transactions"),
@@ -102,6 +105,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("shared/table_bytes"),
     crate::sql_file!("shared/table_size"),
     crate::sql_file!("shared/vacuum_tables"),
+    crate::sql_file!("shared/workload"),
 ];
 
 /// The file of a name, such as `health/monitor_connections`.

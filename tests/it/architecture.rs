@@ -33,6 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It implements the port of the engine: a trait, nothing that runs.
     ("history", &["kernel", "config", "tools", "journal", "postgres", "engine::parts"]),
     ("alert", &["kernel", "config", "journal"]),
+    // It answers what tools ask.
+    ("model", &["kernel", "config", "tools"]),
     ("report", &["kernel", "config", "sop", "tools", "plan", "journal"]),
     (
         "server",
@@ -53,7 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
             "journal", "engine", "history", "report", "demo", "emulator", "schedule", "server",
-            "alert",
+            "alert", "model",
         ],
     ),
     ("lib", &[]),

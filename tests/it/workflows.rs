@@ -325,3 +325,61 @@ async fn an_incident_is_healed_or_escalated() {
     assert_eq!(bench.view(&run).await.outputs["status"], "escalated");
     server.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_about_indexes_is_followed_after_a_decision() {
+    let endpoint = harness::postgres().await.fresh_database("review").await;
+    let setup = [
+        "create extension pg_stat_statements",
+        "create table public.p (id int primary key)",
+        "insert into public.p select generate_series(1, 100)",
+        "create table public.o (id int primary key, p int references public.p, a int, b int)",
+        "insert into public.o select g, g % 100 + 1, g % 2000, g from generate_series(1, 40000) as g",
+        "create index o_a on public.o (b)",
+        "create index o_a_twin on public.o (b)",
+        "vacuum analyze",
+    ];
+    harness::execute(&endpoint, &setup).await;
+    let mut connection = harness::connect(&endpoint).await;
+    for _ in 0..20 {
+        sqlx::raw_sql("select * from public.o where a = 7").execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    let flushed = "select seq_scan >= 20 from pg_stat_user_tables where relname = 'o'";
+    while !harness::value::<bool>(&endpoint, flushed).await {
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(50))).await;
+    }
+    let bench = Bench::on(endpoint.clone());
+    let (run, outcome) = bench.run("index_review", &[("measure_after", "1s")]).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::WaitingApproval, "{view:#?}");
+    let mut asked: Vec<String> = view
+        .open_approvals()
+        .flat_map(|approval| approval.sets.values())
+        .flat_map(|set| &set.changes)
+        .map(|change| change.operation.to_string())
+        .collect();
+    asked.sort();
+    let expected = [
+        "create index concurrently \"o_a_idx\" on \"public\".\"o\" (a)",
+        "drop index concurrently \"public\".\"o_a_twin\"",
+    ];
+    assert_eq!(asked, expected);
+    let by = somebody();
+    let approve = bench.engine.decide_approval((&run, None), None, Decision::Approved, (&by, "ok"));
+    approve.await.unwrap();
+    let mut outcome = bench.execute(&run).await;
+    while outcome == Outcome::Waiting {
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(200))).await;
+        outcome = bench.execute(&run).await;
+    }
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.outputs["held"], true, "{:#}", view.outputs);
+    let score = |name: &str| view.outputs[name].as_f64().unwrap();
+    assert!(score("health_score_after") > score("health_score"), "{:#}", view.outputs);
+    let now = "select string_agg(indexrelid::regclass::text, ' ' order by 1) from pg_index \
+               where indrelid = 'public.o'::regclass and indisvalid";
+    let names = harness::value::<String>(&endpoint, now).await;
+    assert_eq!(names.split(' ').filter(|name| name.contains("o_a")).count(), 2, "{names}");
+}

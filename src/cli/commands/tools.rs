@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::postgres::PgReader;
 use crate::report::changes::change_set;
 use crate::report::tools::{ToolView, list, one};
-use crate::tools::context::{Places, ReadHistory};
+use crate::tools::context::{AskModel, Places, ReadHistory};
 use crate::tools::{AnyTool, Catalog, ReadContext};
 use crate::workflow::{SourceText, Workflow};
 
@@ -232,8 +232,10 @@ pub(super) async fn look_from(
         }
         _ => Vec::new(),
     };
+    let model = session.model()?;
     let cx = ReadContext {
         earlier: &earlier,
+        model: model.as_ref().map(|model| -> &dyn AskModel { model }),
         rules: &rules,
         workspace: workspace.as_deref().map(|workspace| -> &dyn ReadApi { workspace }),
         places: selected.map(|selected| -> &dyn Places { selected }),

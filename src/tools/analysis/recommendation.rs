@@ -1,5 +1,7 @@
 //! Advice with an identity and a life: the same advice of two runs is one recommendation.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -131,6 +133,9 @@ pub struct Recommendation {
     pub undo: Option<String>,
     /// Whether the statement blocks writers while it runs.
     pub blocks_writers: bool,
+    /// Indexes of the same schema that must stay for this to be right.
+    #[serde(default)]
+    pub relies_on: Vec<String>,
     /// Whether it was tried on a branch.
     pub verified: bool,
     /// Where in its life it is.
@@ -204,12 +209,33 @@ impl Advice {
     }
 }
 
-/// Joins today's advice with that of earlier outputs of the same tool (newest first). `rejected` names
-/// what a person does not want; `has_effect` says whether what was advised is so now.
+/// What was decided about advice outside the tool that gives it.
+#[derive(Clone, Debug, Default)]
+pub struct Decided {
+    /// The status that the history knows, by fingerprint: what was approved, rejected or carried out.
+    pub recorded: BTreeMap<String, Status>,
+    /// What a person does not want, said just now.
+    pub rejected: Vec<String>,
+}
+
+impl Decided {
+    /// The status from which advice goes on: what was decided counts more than what the tool last saw.
+    fn status(&self, fingerprint: &str, before: Option<&Recommendation>) -> Option<Status> {
+        let recorded = self.recorded.get(fingerprint).copied();
+        match (before.map(|before| before.status), recorded) {
+            (Some(seen), Some(recorded)) if seen.is_open() => Some(recorded),
+            (Some(seen), _) => Some(seen),
+            (None, recorded) => recorded,
+        }
+    }
+}
+
+/// Joins today's advice with that of earlier outputs of the same tool (newest first) and with what was
+/// decided. `has_effect` says whether what was advised is so now.
 pub fn continued(
     earlier: &[Value],
     today: Vec<Recommendation>,
-    rejected: &[String],
+    decided: &Decided,
     has_effect: impl Fn(&Recommendation) -> bool,
 ) -> Advice {
     let known = earlier.first().map(listed).unwrap_or_default();
@@ -219,18 +245,24 @@ pub fn continued(
         if let Some(before) = before {
             advice.first_seen.clone_from(&before.first_seen);
             advice.verified |= before.verified;
-            advice.status = before.status.after(Step::FindCause).unwrap_or(before.status);
         }
-        if rejected.contains(&advice.fingerprint) {
+        let status = decided.status(&advice.fingerprint, before);
+        if let Some(status) = status {
+            advice.status = status.after(Step::FindCause).unwrap_or(status);
+        }
+        if decided.rejected.contains(&advice.fingerprint) {
             advice.status = advice.status.after(Step::Reject).unwrap_or(advice.status);
         }
-        if before.is_none_or(|before| before.status != advice.status) {
+        if status != Some(advice.status) {
             continued.changed.push(advice.fingerprint.clone());
         }
         continued.recommendations.push(advice);
     }
-    for mut old in known.into_iter().filter(|old| old.status.is_open()) {
-        if continued.recommendations.iter().any(|advice| advice.fingerprint == old.fingerprint) {
+    for mut old in known {
+        old.status = decided.status(&old.fingerprint, Some(&old)).unwrap_or(old.status);
+        let again =
+            continued.recommendations.iter().any(|advice| advice.fingerprint == old.fingerprint);
+        if again || !old.status.is_open() {
             continue;
         }
         let step = if has_effect(&old) { Step::FindEffect } else { Step::LoseCause };
@@ -249,11 +281,12 @@ fn listed(output: &Value) -> Vec<Recommendation> {
     list("recommendations").filter_map(|value| Recommendation::deserialize(value).ok()).collect()
 }
 
-fn history_row(advice: &Recommendation) -> HistoryRow {
+/// The row of the history: one for each change of its status, found again by its fingerprint.
+pub fn history_row(advice: &Recommendation) -> HistoryRow {
     HistoryRow {
         table: "index_recommendations".to_owned(),
         row: json!({
-            "recommendation_id": advice.fingerprint,
+            "fingerprint": advice.fingerprint,
             "schema_name": advice.schema,
             "table_name": advice.table,
             "recommendation_type": advice.kind,
@@ -263,7 +296,9 @@ fn history_row(advice: &Recommendation) -> HistoryRow {
             "estimated_impact": advice.impact,
             "ddl_statement": advice.statement,
             "status": advice.status,
-            "created_at": advice.first_seen,
+            "why": advice.why,
+            "size_bytes": advice.bytes,
+            "evidence": { "first_seen": advice.first_seen, "verified": advice.verified },
         }),
     }
 }
@@ -287,10 +322,15 @@ pub(crate) mod tests {
             statement: "drop index concurrently \"public\".\"t_a_idx\"".into(),
             undo: None,
             blocks_writers: false,
+            relies_on: Vec::new(),
             verified: false,
             status: Status::Pending,
             first_seen: "2026-01-01T00:00:00.000Z".into(),
         }
+    }
+
+    fn nothing() -> Decided {
+        Decided::default()
     }
 
     fn output(list: &[Recommendation]) -> Vec<Value> {
@@ -300,31 +340,52 @@ pub(crate) mod tests {
     #[test]
     fn the_same_advice_twice_is_one() {
         let later = Recommendation { first_seen: "2026-02-01T00:00:00.000Z".into(), ..advice("a") };
-        let found = continued(&output(&[advice("a")]), vec![later], &[], |_| false);
+        let found = continued(&output(&[advice("a")]), vec![later], &nothing(), |_| false);
         assert_eq!(found.recommendations[0].first_seen, "2026-01-01T00:00:00.000Z");
         assert_eq!((found.changed.len(), found.closed.len()), (0, 0));
         assert!(found.history_rows().is_empty());
-        let first = continued(&[], vec![advice("a")], &[], |_| false);
+        let first = continued(&[], vec![advice("a")], &nothing(), |_| false);
         assert_eq!(first.history_rows().len(), 1);
     }
 
     #[test]
     fn advice_ends_by_its_effect_or_without_its_cause() {
         let before = output(&[advice("a")]);
-        let done = continued(&before, vec![], &[], |_| true);
+        let done = continued(&before, vec![], &nothing(), |_| true);
         assert_eq!(done.closed[0].status, Status::Verified);
-        let gone = continued(&before, vec![], &[], |_| false);
+        let gone = continued(&before, vec![], &nothing(), |_| false);
         assert_eq!(gone.closed[0].status, Status::Superseded);
         assert_eq!(gone.changed, ["a"]);
     }
 
     #[test]
     fn a_rejection_is_remembered() {
-        let rejected = ["a".to_owned()];
+        let rejected = Decided { rejected: vec!["a".to_owned()], ..nothing() };
         let found = continued(&output(&[advice("a")]), vec![advice("a")], &rejected, |_| false);
         assert_eq!((found.recommendations[0].status, found.changed.len()), (Status::Rejected, 1));
-        let again = continued(&output(&found.recommendations), vec![advice("a")], &[], |_| false);
+        let again =
+            continued(&output(&found.recommendations), vec![advice("a")], &nothing(), |_| false);
         assert_eq!((again.recommendations[0].status, again.changed.len()), (Status::Rejected, 0));
+    }
+
+    #[test]
+    fn what_was_decided_elsewhere_counts() {
+        let recorded =
+            |status| Decided { recorded: BTreeMap::from([("a".to_owned(), status)]), ..nothing() };
+        let before = output(&[advice("a")]);
+        let executed = continued(&before, vec![], &recorded(Status::Executed), |_| true);
+        assert_eq!(executed.closed[0].status, Status::Verified);
+        let rejected =
+            continued(&before, vec![advice("a")], &recorded(Status::Rejected), |_| false);
+        assert_eq!(rejected.recommendations[0].status, Status::Rejected);
+        assert!(rejected.changed.is_empty(), "the history knows it already");
+        // Also when the journal has been pruned since.
+        let pruned = continued(&[], vec![advice("a")], &recorded(Status::Rejected), |_| false);
+        assert_eq!(pruned.recommendations[0].status, Status::Rejected);
+        // What came back after it was carried out is open again.
+        let again = continued(&before, vec![advice("a")], &recorded(Status::Executed), |_| false);
+        assert_eq!(again.recommendations[0].status, Status::Pending);
+        assert_eq!(again.changed, ["a"]);
     }
 
     #[test]

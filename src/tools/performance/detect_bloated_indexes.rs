@@ -20,7 +20,7 @@ use crate::tools::analysis::recommendation::{
     Advice, Confidence, Identity, Kind, Recommendation, Status, continued,
 };
 use crate::tools::context::ReadContext;
-use crate::tools::index_state::{INDEXES, has_effect, locked_tables, look};
+use crate::tools::index_state::{INDEXES, decided, has_effect, locked_tables, look};
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectBloatedIndexes));
@@ -150,10 +150,10 @@ impl ReadTool for DetectBloatedIndexes {
         };
         missing.extend(trees.unknown(&params));
         let found = findings(&suspects, &pages, &params);
+        let decided = decided(cx, &params.rejected).await?;
         let now = cx.clock.now().to_string();
         let today = found.iter().map(|(finding, index)| advice(index, finding, &now)).collect();
-        let advice =
-            continued(cx.earlier, today, &params.rejected, |old| has_effect(&indexes, old));
+        let advice = continued(cx.earlier, today, &decided, |old| has_effect(&indexes, old));
         Ok(Output {
             checked: trees.0.len() as u64,
             bloated: found.len() as u64,
@@ -306,6 +306,7 @@ fn advice(index: &IndexRow, finding: &Finding, now: &str) -> Recommendation {
         statement: format!("reindex index concurrently {}", index.qualified()),
         undo: None,
         blocks_writers: false,
+        relies_on: Vec::new(),
         verified: false,
         status: Status::Pending,
         first_seen: now.to_owned(),

@@ -16,7 +16,7 @@ use crate::tools::analysis::recommendation::{
     Advice, Confidence, Identity, Kind, Recommendation, Status, continued,
 };
 use crate::tools::context::ReadContext;
-use crate::tools::index_state::{INDEXES, has_effect, locked_tables, look};
+use crate::tools::index_state::{INDEXES, decided, has_effect, locked_tables, look};
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectDuplicateIndexes));
@@ -101,13 +101,13 @@ impl ReadTool for DetectDuplicateIndexes {
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let indexes = look(cx).await?;
+        let decided = decided(cx, &params.rejected).await?;
         let now = cx.clock.now().to_string();
         let mut found = superfluous(&indexes);
         found.retain(|it| it.index.is_partitioned || it.index.size_bytes >= params.min_size.0);
         found.sort_by_key(|it| std::cmp::Reverse(it.index.size_bytes));
         let today = found.iter().map(|it| advice(it, &now)).collect();
-        let advice =
-            continued(cx.earlier, today, &params.rejected, |old| has_effect(&indexes, old));
+        let advice = continued(cx.earlier, today, &decided, |old| has_effect(&indexes, old));
         Ok(output(&indexes, &found, advice))
     }
 
@@ -177,6 +177,7 @@ fn advice(it: &Superfluous<'_>, now: &str) -> Recommendation {
         statement: index.drop_statement(),
         undo: Some(index.create_statement()),
         blocks_writers: index.is_partitioned,
+        relies_on: vec![it.kept.relation_name.clone()],
         verified: false,
         status: Status::Pending,
         first_seen: now.to_owned(),

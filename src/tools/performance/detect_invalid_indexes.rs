@@ -13,7 +13,7 @@ use crate::tools::analysis::recommendation::{
     Advice, Confidence, Identity, Kind, Recommendation, Status, continued,
 };
 use crate::tools::context::ReadContext;
-use crate::tools::index_state::{INDEXES, has_effect, look};
+use crate::tools::index_state::{INDEXES, decided, has_effect, look};
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectInvalidIndexes));
@@ -76,6 +76,7 @@ impl ReadTool for DetectInvalidIndexes {
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let indexes = look(cx).await?;
+        let decided = decided(cx, &params.rejected).await?;
         let now = cx.clock.now().to_string();
         let names = |wanted: &dyn Fn(&IndexRow) -> bool| {
             let wanted = indexes.iter().filter(|index| !index.is_valid && wanted(index));
@@ -90,7 +91,7 @@ impl ReadTool for DetectInvalidIndexes {
             findings: found.iter().map(|index| finding(index)).collect(),
             incomplete: names(&|index| index.is_partitioned),
             building: names(&|index| index.building && !index.is_partitioned),
-            advice: continued(cx.earlier, today, &params.rejected, |old| has_effect(&indexes, old)),
+            advice: continued(cx.earlier, today, &decided, |old| has_effect(&indexes, old)),
         })
     }
 
@@ -127,6 +128,7 @@ fn advice(index: &IndexRow, now: &str) -> Recommendation {
         statement: index.drop_statement(),
         undo: None,
         blocks_writers: false,
+        relies_on: Vec::new(),
         verified: false,
         status: Status::Pending,
         first_seen: now.to_owned(),

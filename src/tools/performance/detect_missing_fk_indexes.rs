@@ -16,7 +16,7 @@ use crate::tools::analysis::recommendation::{
     Advice, Confidence, Identity, Kind, Recommendation, Status, continued,
 };
 use crate::tools::context::ReadContext;
-use crate::tools::index_state::{FOREIGN_KEYS, INDEXES, has_effect, locked_tables, look};
+use crate::tools::index_state::{FOREIGN_KEYS, INDEXES, decided, has_effect, locked_tables, look};
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectMissingFkIndexes));
@@ -93,6 +93,7 @@ impl ReadTool for DetectMissingFkIndexes {
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let indexes = look(cx).await?;
         let keys: Vec<ForeignKey> = cx.pg.rows(&FOREIGN_KEYS, &[]).await?;
+        let decided = decided(cx, &params.rejected).await?;
         let now = cx.clock.now().to_string();
         let unserved: Vec<_> =
             keys.iter().filter(|key| key.enforced && !key.is_served(&indexes)).collect();
@@ -105,8 +106,7 @@ impl ReadTool for DetectMissingFkIndexes {
                 today.push(advice);
             }
         }
-        let advice =
-            continued(cx.earlier, today, &params.rejected, |old| has_effect(&indexes, old));
+        let advice = continued(cx.earlier, today, &decided, |old| has_effect(&indexes, old));
         Ok(Output {
             checked: keys.len() as u64,
             unserved: unserved.len() as u64,
@@ -185,6 +185,7 @@ fn advice(key: &ForeignKey, indexes: &[IndexRow], now: &str) -> Recommendation {
         undo: Some(format!("drop index {concurrently}{}.{ident}", Ident::new(&key.schema_name))),
         index: name,
         blocks_writers: key.is_partitioned,
+        relies_on: Vec::new(),
         verified: false,
         status: Status::Pending,
         first_seen: now.to_owned(),

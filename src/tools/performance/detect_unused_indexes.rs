@@ -5,23 +5,25 @@
 //! Changes: nothing.
 //! Undo: nothing to undo; each piece of advice carries the statement that takes it back.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kernel::{ByteSize, Failure, Risk, Span, SqlFile, Timestamp};
+use crate::kernel::{Bind, ByteSize, Failure, Query, Risk, Span, SqlFile, Timestamp};
 use crate::sql_file;
 use crate::tools::analysis::foreign_keys::ForeignKey;
 use crate::tools::analysis::index::IndexRow;
 use crate::tools::analysis::index_usage::{
-    Counters, Observation, Use, identity, observe, quiet_since, total_use,
+    Counters, Observation, Quiet, Use, identity, observe, quiet_since, total_use,
 };
 use crate::tools::analysis::missing::NotMeasured;
 use crate::tools::analysis::recommendation::{
-    Advice, Confidence, Identity, Kind, Recommendation, Status, continued,
+    Advice, Confidence, Decided, Identity, Kind, Recommendation, Status, continued,
 };
 use crate::tools::context::ReadContext;
-use crate::tools::index_state::{FOREIGN_KEYS, INDEXES, has_effect, locked_tables, look};
+use crate::tools::index_state::{FOREIGN_KEYS, INDEXES, decided, has_effect, locked_tables, look};
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(DetectUnusedIndexes));
@@ -131,19 +133,78 @@ impl ReadTool for DetectUnusedIndexes {
     const EARLIER: u32 = 1;
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
+        let server = cx.pg.server().await?;
         let seen = Seen {
             indexes: look(cx).await?,
             keys: cx.pg.rows(&FOREIGN_KEYS, &[]).await?,
             counters: cx.pg.row(&COUNTERS, &[]).await?,
             now: cx.clock.now(),
-            server: cx.pg.server().await?.identity(),
+            server: server.identity(),
+            started: server.postmaster_start,
         };
-        Ok(judge(&seen, cx.earlier, &params))
+        let decided = decided(cx, &params.rejected).await?;
+        let before = match cx.earlier.first().and_then(observation) {
+            Some(before) => Some(before),
+            None => recorded(cx, &seen).await?,
+        };
+        Ok(judge(&seen, (cx.earlier, &decided, before.as_ref()), &params))
     }
 
     fn history(&self, output: &Output) -> Vec<HistoryRow> {
         output.advice.history_rows()
     }
+}
+
+/// What the history knows of indexes since the server was started: for who has no run of his own to go on
+/// from. Counters may have been lost before, so it says nothing of earlier days.
+async fn recorded(cx: &ReadContext<'_>, seen: &Seen) -> Result<Option<Observation>, Failure> {
+    let Some(history) = cx.history else { return Ok(None) };
+    let text = "select index_definition, index_name, idx_scan, stats_reset, postmaster_start, \
+         min(snapshot_timestamp) as since, max(snapshot_timestamp) as last from index_stats \
+         where is_replica is not true and index_definition is not null and idx_scan is not null \
+         and coalesce(project_id, '') = $1 and coalesce(branch_id, '') = $2 \
+         and coalesce(database_name, '') = $3 \
+         group by index_definition, index_name, idx_scan, stats_reset, postmaster_start";
+    let part = |part: &Option<String>| Bind::Text(part.clone().unwrap_or_default());
+    let target = cx.target;
+    let binds = vec![part(&target.project), part(&target.branch), part(&target.database)];
+    let rows = history.query(&Query::with_binds(text, binds)).await?;
+    let rows = rows.into_iter().filter_map(|row| serde_json::from_value(row).ok()).collect();
+    Ok(quiet_by_history(rows, seen))
+}
+
+/// How often an index was used, from one tick to another, as the history has it.
+#[derive(Deserialize)]
+struct Ticks {
+    index_definition: String,
+    index_name: Option<String>,
+    idx_scan: i64,
+    stats_reset: Option<Timestamp>,
+    postmaster_start: Option<Timestamp>,
+    since: Timestamp,
+    last: Timestamp,
+}
+
+fn quiet_by_history(mut rows: Vec<Ticks>, seen: &Seen) -> Option<Observation> {
+    rows.retain(|row| {
+        row.stats_reset == seen.counters.reset_at && row.postmaster_start == Some(seen.started)
+    });
+    rows.sort_by_key(|row| row.last);
+    let at = rows.last()?.last;
+    // The newest count of each index comes last, and stays.
+    let quiet = rows.into_iter().map(|row| {
+        let Ticks { index_definition, index_name, idx_scan, since, .. } = row;
+        let id = Identity::Drop { definition: &index_definition }.fingerprint();
+        let index = index_name.unwrap_or_default();
+        (id, Quiet { index, scans: idx_scan, since: since.to_string() })
+    });
+    Some(Observation {
+        at: at.to_string(),
+        server: Some(seen.server.clone()),
+        reset_at: seen.counters.reset_at.map(|at| at.to_string()),
+        transactions: 0,
+        indexes: quiet.collect(),
+    })
 }
 
 /// What was looked at.
@@ -153,9 +214,13 @@ struct Seen {
     counters: Counters,
     now: Timestamp,
     server: String,
+    started: Timestamp,
 }
 
-fn judge(seen: &Seen, earlier: &[Value], params: &Params) -> Output {
+/// What earlier runs left: their outputs, what was decided about advice, and how long indexes are quiet.
+type Earlier<'a> = (&'a [Value], &'a Decided, Option<&'a Observation>);
+
+fn judge(seen: &Seen, (earlier, decided, before): Earlier<'_>, params: &Params) -> Output {
     let candidates: Vec<(&IndexRow, Use)> = seen
         .indexes
         .iter()
@@ -163,22 +228,26 @@ fn judge(seen: &Seen, earlier: &[Value], params: &Params) -> Output {
         .filter(|index| index.is_usable() && index.duty().is_none() && !index.is_unique)
         .map(|index| (index, total_use(index, &seen.indexes)))
         .collect();
-    let before = earlier.first().and_then(observation);
-    let observation =
-        observe((seen.now, &seen.server), &seen.counters, &candidates, before.as_ref());
+    let observation = observe((seen.now, &seen.server), &seen.counters, &candidates, before);
     let jury = Jury::new(seen, &observation, params);
-    let mut findings: Vec<(Finding, &IndexRow)> = candidates
-        .iter()
-        .filter(|(_, usage)| usage.bytes >= params.min_size.0)
-        .filter_map(|(index, usage)| Some((jury.finding(index, usage)?, *index)))
-        .collect();
-    findings.sort_by_key(|(finding, _)| std::cmp::Reverse(finding.size_bytes));
+    let mut large: Vec<_> =
+        candidates.iter().filter(|(_, usage)| usage.bytes >= params.min_size.0).collect();
+    large.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.bytes));
+    let mut findings: Vec<(Finding, &IndexRow)> = Vec::new();
+    // Of several that serve one foreign key, the last one is needed.
+    let mut gone = BTreeSet::new();
+    for (index, usage) in large {
+        let Some(finding) = jury.finding(index, usage, &gone) else { continue };
+        if finding.verdict == Verdict::Unused {
+            gone.insert(index.oid);
+        }
+        findings.push((finding, *index));
+    }
     let unused = |finding: &Finding| finding.verdict == Verdict::Unused;
     let now = seen.now.to_string();
     let today = findings.iter().filter(|(finding, _)| unused(finding));
     let today = today.map(|(finding, index)| advice(index, finding, &now)).collect();
-    let gone = |old: &Recommendation| has_effect(&seen.indexes, old);
-    let advice = continued(earlier, today, &params.rejected, gone);
+    let advice = continued(earlier, today, decided, |old| has_effect(&seen.indexes, old));
     let findings: Vec<Finding> = findings.into_iter().map(|(finding, _)| finding).collect();
     Output {
         checked: seen.indexes.len() as u64,
@@ -222,7 +291,7 @@ impl<'a> Jury<'a> {
     }
 
     /// What is known of an index; `None` when it is in use.
-    fn finding(&self, index: &IndexRow, usage: &Use) -> Option<Finding> {
+    fn finding(&self, index: &IndexRow, usage: &Use, gone: &BTreeSet<i64>) -> Option<Finding> {
         let id = identity(index);
         let here = quiet_since(&id, std::iter::once(self.here))?;
         let everywhere = quiet_since(&id, std::iter::once(self.here).chain(self.replicas.iter()));
@@ -231,7 +300,7 @@ impl<'a> Jury<'a> {
         if !is_long && usage.scans > 0 {
             return None;
         }
-        let (verdict, why) = self.verdict(index, everywhere.is_some(), is_long);
+        let (verdict, why) = self.verdict(index, (everywhere.is_some(), is_long), gone);
         Some(Finding {
             table: index.table_name.clone(),
             index: index.index_name.clone(),
@@ -246,10 +315,10 @@ impl<'a> Jury<'a> {
     fn verdict(
         &self,
         index: &IndexRow,
-        known_everywhere: bool,
-        is_long: bool,
+        (known_everywhere, is_long): (bool, bool),
+        gone: &BTreeSet<i64>,
     ) -> (Verdict, Option<String>) {
-        if let Some(why) = self.needed_for(index) {
+        if let Some(why) = self.needed_for(index, gone) {
             return (Verdict::Needed, Some(why));
         }
         if self.seen.counters.in_recovery {
@@ -274,13 +343,14 @@ impl<'a> Jury<'a> {
     }
 
     /// What an index that is never read is needed for.
-    fn needed_for(&self, index: &IndexRow) -> Option<String> {
+    fn needed_for(&self, index: &IndexRow, gone: &BTreeSet<i64>) -> Option<String> {
         let only_one = |key: &&ForeignKey| {
             let others: Vec<IndexRow> = self
                 .seen
                 .indexes
                 .iter()
                 .filter(|other| other.oid != index.oid && other.parent_oid != Some(index.oid))
+                .filter(|other| !gone.contains(&other.oid))
                 .cloned()
                 .collect();
             key.is_served(&self.seen.indexes) && !key.is_served(&others)
@@ -317,8 +387,98 @@ fn advice(index: &IndexRow, finding: &Finding, now: &str) -> Recommendation {
         statement: index.drop_statement(),
         undo: Some(index.create_statement()),
         blocks_writers: index.is_partitioned,
+        relies_on: Vec::new(),
         verified: false,
         status: Status::Pending,
         first_seen: now.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::tools::analysis::index::tests::index;
+
+    fn at(days: u32) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000).plus(Duration::from_hours(24) * days)
+    }
+
+    fn seen(indexes: Vec<IndexRow>, now: Timestamp) -> Seen {
+        let counters = Counters {
+            reset_at: None,
+            transactions: 100,
+            in_recovery: false,
+            standbys: 0,
+            counts: true,
+        };
+        let (server, started) = ("7 16384".to_owned(), at(0));
+        Seen { indexes, keys: Vec::new(), counters, now, server, started }
+    }
+
+    fn unused(seen: &Seen, before: Option<&Observation>) -> Vec<String> {
+        let params = serde_json::from_value(json!({})).unwrap();
+        let output = judge(seen, (&[], &Decided::default(), before), &params);
+        output.advice.recommendations.into_iter().map(|it| it.index).collect()
+    }
+
+    #[test]
+    fn the_history_knows_how_long_an_index_is_quiet() {
+        let now = seen(vec![index(&json!({"scans": 4}))], at(20));
+        let ticks = |scans: i64, from: u32, to: u32, started: u32| Ticks {
+            index_definition: now.indexes[0].definition.clone(),
+            index_name: None,
+            idx_scan: scans,
+            stats_reset: None,
+            postmaster_start: Some(at(started)),
+            since: at(from),
+            last: at(to),
+        };
+        let told = |rows: Vec<Ticks>| unused(&now, quiet_by_history(rows, &now).as_ref());
+        assert_eq!(told(vec![ticks(3, 1, 2, 0), ticks(4, 3, 19, 0)]), ["t_a_idx"]);
+        assert!(told(vec![ticks(3, 1, 14, 0), ticks(4, 15, 19, 0)]).is_empty(), "used since");
+        assert!(told(vec![ticks(4, 3, 19, 1)]).is_empty(), "counters of another start");
+        assert!(told(Vec::new()).is_empty(), "nobody looked");
+    }
+
+    #[test]
+    fn of_several_that_serve_a_foreign_key_one_stays() {
+        let of = |oid: i64, name: &str, keys: &[&str]| {
+            let row = json!({
+                "oid": oid, "relation_name": name, "index_name": format!("public.{name}"),
+                "definition": format!("CREATE INDEX {name} ON public.t USING btree (x)"),
+                "keys": keys, "columns": vec![1; keys.len()], "classes": vec![1978; keys.len()],
+                "collations": vec![0; keys.len()], "options": vec![0; keys.len()],
+            });
+            index(&row)
+        };
+        let mut now = seen(vec![of(1, "one", &["a", "b"]), of(2, "two", &["b", "a"])], at(20));
+        let quiet = |seen: &Seen| {
+            let indexes = seen.indexes.iter().map(|index| {
+                let since = at(1).to_string();
+                let quiet = Quiet { index: index.index_name.clone(), scans: 0, since };
+                (identity(index), quiet)
+            });
+            Observation {
+                at: at(19).to_string(),
+                server: Some(seen.server.clone()),
+                reset_at: None,
+                transactions: 0,
+                indexes: indexes.collect(),
+            }
+        };
+        assert_eq!(unused(&now, Some(&quiet(&now))).len(), 2);
+        let key = json!({
+            "constraint_name": "fk", "schema_name": "public", "relation_name": "t",
+            "table_name": "public.t", "is_partitioned": false, "referenced_name": "public.p",
+            "columns": ["a", "b"], "collations": [0, 0], "leaves": [1], "table_oid": 1,
+            "rows": 1000.0, "size_bytes": 8192, "parent_changes": 0, "enforced": true,
+            "cascades": false,
+        });
+        now.keys.push(serde_json::from_value(key).unwrap());
+        assert_eq!(unused(&now, Some(&quiet(&now))).len(), 1);
     }
 }

@@ -2,11 +2,13 @@
 
 use lakeops::config::Settings;
 use lakeops::kernel::{BoxFuture, ChangeSet, Clock, Target, Timestamp};
+use lakeops::model::ChatModel;
 use lakeops::postgres::{Cluster, PgEndpoint, PgReader, Quiet};
 use lakeops::tools::tool::ToolOutput;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::Value;
 
+use crate::harness::versions::{VERSIONS, server};
 use crate::harness::{Place, execute, postgres, value};
 
 /// A server that nobody else uses: VACUUM has its effect, and counters are its own.
@@ -43,6 +45,21 @@ impl Bench {
         let options = place.options(name).with_setting("autovacuum", "off");
         let installation = postgres().await.installation();
         let cluster = place.local.start(installation, &options, &Quiet).await.unwrap();
+        Self::of(cluster, place)
+    }
+
+    /// A server of another version; `None` where it cannot be had.
+    pub(super) async fn start_version(major: u32) -> Option<Self> {
+        let (_, version) = VERSIONS.into_iter().find(|it| it.0 == major).unwrap();
+        let place = Place::new();
+        let cluster = server(version, &place.state()).await?;
+        let bench = Self::of(cluster, place);
+        execute(&bench.endpoint, &["alter system set autovacuum = off", "select pg_reload_conf()"])
+            .await;
+        Some(bench)
+    }
+
+    fn of(cluster: Cluster, place: Place) -> Self {
         let mut bench = Self::on(cluster.endpoint());
         (bench.cluster, bench.place) = (Some(cluster), Some(place));
         bench
@@ -77,6 +94,20 @@ impl Bench {
 
     pub(super) async fn read(&self, tool: &str, arguments: Value) -> Value {
         self.read_at(tool, arguments, &[], now()).await.value
+    }
+
+    /// The same with a language model at hand.
+    pub(super) async fn read_with(&self, model: &ChatModel, tool: &str, arguments: Value) -> Value {
+        let reader = PgReader::new(self.endpoint.clone(), &self.settings.limits, "lakeops:test");
+        let AnyTool::Read(found) = Catalog::builtin().find(tool).unwrap() else { panic!("{tool}") };
+        let (clock, nowhere) = (At(now()), Target::default());
+        let context = ReadContext {
+            model: Some(model),
+            ..ReadContext::new(&reader, &clock, &self.settings, &nowhere)
+        };
+        let output = found.read(&context, arguments).await;
+        reader.close().await;
+        output.unwrap_or_else(|failure| panic!("{tool}: {failure:?}")).value
     }
 
     pub(super) async fn read_at(

@@ -2,5 +2,8 @@
 
 mod bench;
 mod indexes;
+mod missing;
+mod slow;
 mod tuning;
+mod versions;
 mod wraparound;

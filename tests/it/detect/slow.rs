@@ -1,0 +1,166 @@
+//! Slow statements: rules that stand by themselves, and a model that misbehaves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use lakeops::config::ModelConfig;
+use lakeops::kernel::{Secret, Span};
+use lakeops::model::ChatModel;
+use serde_json::{Value, json};
+
+use super::bench::Bench;
+use crate::harness::{connect, execute, value};
+
+/// A stand-in for an OpenAI-compatible endpoint: gives its answers one after the other.
+struct StandIn {
+    answers: Vec<Answer>,
+    next: AtomicUsize,
+    asked: Mutex<Vec<String>>,
+}
+
+enum Answer {
+    Says(String),
+    Fails(u16),
+    Nonsense,
+    Endless,
+    Hangs,
+}
+
+async fn answer(State(stand_in): State<Arc<StandIn>>, body: String) -> Response {
+    stand_in.asked.lock().unwrap().push(body);
+    let next = stand_in.next.fetch_add(1, Ordering::SeqCst);
+    match stand_in.answers.get(next) {
+        Some(Answer::Says(text)) => {
+            let message = json!({ "choices": [{ "message": { "content": text } }] });
+            axum::Json(message).into_response()
+        }
+        Some(Answer::Fails(status)) => {
+            axum::http::StatusCode::from_u16(*status).unwrap().into_response()
+        }
+        Some(Answer::Nonsense) => "<html>busy</html>".into_response(),
+        Some(Answer::Endless) => "x".repeat(1 << 20).into_response(),
+        Some(Answer::Hangs) | None => std::future::pending().await,
+    }
+}
+
+async fn stand_in(answers: Vec<Answer>) -> (Arc<StandIn>, ChatModel) {
+    let state = Arc::new(StandIn { answers, next: AtomicUsize::new(0), asked: Mutex::default() });
+    let router =
+        Router::new().route("/v1/chat/completions", post(answer)).with_state(Arc::clone(&state));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let config = ModelConfig {
+        endpoint: Some(endpoint),
+        timeout: Span(Duration::from_millis(300)),
+        ..ModelConfig::default()
+    };
+    let token = Secret::new("a token of the test".to_owned());
+    (state, ChatModel::new(&config, Some(token)).unwrap().unwrap())
+}
+
+async fn setup(bench: &Bench) {
+    execute(
+        &bench.endpoint,
+        &[
+            "create extension pg_stat_statements",
+            "create schema s",
+            "create table s.orders (id int primary key, customer int, at timestamptz, note text)",
+            "insert into s.orders select g, g % 2000, now() - g * interval '1 hour', 'n ' || g \
+             from generate_series(1, 50000) as g",
+            "create index orders_at on s.orders (at)",
+            "vacuum analyze s.orders",
+            "select pg_stat_statements_reset()",
+        ],
+    )
+    .await;
+    let mut connection = connect(&bench.endpoint).await;
+    for statement in [
+        "select count(*) from s.orders where date_trunc('day', at) = '2020-02-02'",
+        "select * from s.orders where customer = 4711",
+        "select * from s.orders where note like '%Ada Lovelace%'",
+        "select id from s.orders order by id offset 40000 limit 10",
+        "select * from s.orders where id = 7",
+    ] {
+        for _ in 0..5 {
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+    drop(connection);
+    bench.until("select seq_scan >= 15 from pg_stat_user_tables where relname = 'orders'").await;
+}
+
+fn faults(analysis: &Value, text: &str) -> Vec<String> {
+    let all = analysis["analyses"].as_array().unwrap();
+    let found = all.iter().find(|it| it["query"].as_str().unwrap().contains(text));
+    let findings = found.unwrap_or_else(|| panic!("{text}: {all:#?}"))["findings"].clone();
+    findings.as_array().unwrap().iter().map(|it| it["fault"].as_str().unwrap().to_owned()).collect()
+}
+
+const HARM: &str = "{\"explanation\": \"drop it\", \"rewrite\": \"drop table s.orders\"}";
+const SNEAKY: &str = "{\"explanation\": \"with care\", \"rewrite\": \"with x as (delete from s.orders \
+    returning id) select count(*) from x where $1 = $2\"}";
+
+#[tokio::test]
+async fn rules_stand_alone_and_a_model_only_adds() {
+    let bench = Bench::start("slow").await;
+    setup(&bench).await;
+    let analysis = bench.read("analyze_slow_queries", json!({})).await;
+    assert_eq!(faults(&analysis, "date_trunc"), ["wrapped_column"]);
+    assert_eq!(faults(&analysis, "customer ="), ["missing_index"]);
+    assert_eq!(faults(&analysis, "note like"), ["leading_wildcard"]);
+    assert_eq!(faults(&analysis, "offset"), ["deep_offset"]);
+    assert_eq!(faults(&analysis, "where id ="), Vec::<String>::new());
+    assert_eq!(analysis["not_measured"], json!([]));
+
+    let tool = "explain_slow_queries";
+    let about = |text: &str| {
+        let mut all = analysis["analyses"].as_array().unwrap().clone();
+        all.retain(|it| it["query"].as_str().unwrap().contains(text));
+        json!({ "analyses": [all[0].clone()] })
+    };
+    let without = bench.read(tool, about("customer =")).await;
+    assert_eq!((&without["model"], &without["asked"]), (&json!(null), &json!(0)));
+
+    let wrapped = about("date_trunc");
+    let better = "{\"explanation\": \"The function hides the index.\", \"rewrite\": \
+        \"select count(*) from s.orders where at >= $2::timestamptz and at < $2::timestamptz + \
+        interval '1 day' and $1 = 'day'\"}";
+    let answers = vec![
+        Answer::Says(format!("Here you are: {better}")),
+        Answer::Says(HARM.to_owned()),
+        Answer::Says(SNEAKY.to_owned()),
+        Answer::Fails(500),
+        Answer::Nonsense,
+        Answer::Endless,
+        Answer::Says("I cannot help with that.".to_owned()),
+        Answer::Hangs,
+    ];
+    let (state, model) = stand_in(answers).await;
+    let good = bench.read_with(&model, tool, wrapped.clone()).await;
+    let shown = &good["explanations"][0]["rewrite"];
+    assert!(shown["cost_after"].as_f64() < shown["cost_before"].as_f64(), "{good:#}");
+    assert_eq!(shown["verified"], false, "no branch, no claim");
+    for refusal in ["not_read_only", "not_read_only"] {
+        let harmful = bench.read_with(&model, tool, wrapped.clone()).await;
+        assert_eq!(harmful["explanations"][0]["refused"], refusal, "{harmful:#}");
+        assert_eq!(harmful["explanations"][0]["rewrite"], json!(null));
+    }
+    for why in ["status 500", "another form", "without an end", "another form", "did not answer"] {
+        let silent = bench.read_with(&model, tool, wrapped.clone()).await;
+        assert_eq!(silent["explanations"], json!([]));
+        let said = silent["not_measured"][0]["why"].as_str().unwrap();
+        assert!(said.contains(why), "{said} / {why}");
+    }
+    assert_eq!(value::<i64>(&bench.endpoint, "select count(*) from s.orders").await, 50_000);
+    let asked = state.asked.lock().unwrap().join("\n");
+    for literal in ["2020-02-02", "Ada", "4711", "a token of the test"] {
+        assert!(!asked.contains(literal), "{literal} was sent");
+    }
+    bench.stop().await;
+}
