@@ -3,7 +3,7 @@
 //!
 //! It decides nothing by itself: what is due follows from [`crate::schedule`], what a run does from the
 //! engine. One loop looks at the journal, records what becomes of slots and events together with their
-//! runs, and hands runs to the [`pool`]. All that it knows can be read again from the journal, so a server
+//! runs, and hands runs to the `pool`. All that it knows can be read again from the journal, so a server
 //! that dies loses nothing.
 
 mod due;
