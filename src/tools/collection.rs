@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::ReadContext;
 use crate::kernel::{Failure, Span, Timestamp};
-
-/// The code of the failure that connecting to a suspended compute is.
-const SUSPENDED: &str = "lakebase::suspended";
+use crate::lakebase::database::SUSPENDED;
 
 /// How much longer than its time to suspend a compute is left alone.
 const MARGIN: Span = Span::from_secs(120);

@@ -93,9 +93,9 @@ impl Statements {
 }
 
 impl Info {
-    /// The epoch of the counters on this server.
-    pub(super) fn epoch(&self, system_identifier: Option<&str>) -> String {
-        epoch(&[system_identifier, Some(&self.postmaster_start), self.stats_reset.as_deref()])
+    /// The epoch of the counters on this server: branches are copies, and each counts for itself.
+    pub(super) fn epoch(&self, place: Option<&str>) -> String {
+        epoch(&[place, Some(&self.postmaster_start), self.stats_reset.as_deref()])
     }
 
     /// What is hidden from us, when something is.

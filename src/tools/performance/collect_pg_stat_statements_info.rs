@@ -73,7 +73,7 @@ impl ReadTool for CollectPgStatStatementsInfo {
         };
         let info = statements.info(cx).await?;
         let server = cx.pg.server().await?;
-        Ok(judge(&info, server.system_identifier.as_deref(), cx.earlier))
+        Ok(judge(&info, server.place(), cx.earlier))
     }
 
     fn history(&self, output: &Output) -> Vec<HistoryRow> {
@@ -94,8 +94,8 @@ impl ReadTool for CollectPgStatStatementsInfo {
     }
 }
 
-fn judge(info: &Info, system_identifier: Option<&str>, earlier: &[Value]) -> Output {
-    let epoch = info.epoch(system_identifier);
+fn judge(info: &Info, place: Option<&str>, earlier: &[Value]) -> Output {
+    let epoch = info.epoch(place);
     let before =
         earlier.first().and_then(|output| serde_json::from_value::<Output>(output.clone()).ok());
     let before = before.filter(|before| before.epoch.as_ref() == Some(&epoch));

@@ -191,11 +191,8 @@ fn memory_of(output: &Value) -> Option<Memory> {
 async fn collect(cx: &ReadContext<'_>, params: &Params, memory: Memory) -> Result<Output, Failure> {
     let database: Facts = cx.pg.row(&DATABASE, &[]).await?;
     let server = cx.pg.server().await?;
-    let epoch = epoch(&[
-        server.system_identifier.as_deref(),
-        Some(&database.postmaster_start),
-        database.stats_reset.as_deref(),
-    ]);
+    let epoch =
+        epoch(&[server.place(), Some(&database.postmaster_start), database.stats_reset.as_deref()]);
     let mut record = Record::new(database, epoch, memory);
     let most = [Bind::Int(params.most.into())];
     if record.is_due(Group::Tables, params.tables) {
@@ -208,7 +205,7 @@ async fn collect(cx: &ReadContext<'_>, params: &Params, memory: Memory) -> Resul
     }
     if record.is_due(Group::Checkpoints, params.checkpoints) {
         let row: Columns = cx.pg.row(checkpoints_file(server.version_num), &[]).await?;
-        record.checkpoints(row, server.system_identifier.as_deref());
+        record.checkpoints(row, server.place());
     }
     Ok(record.output)
 }
@@ -296,12 +293,12 @@ impl Record {
         self.output.memory.at.insert(Group::Indexes, self.database.at);
     }
 
-    fn checkpoints(&mut self, mut row: Columns, system_identifier: Option<&str>) {
+    fn checkpoints(&mut self, mut row: Columns, place: Option<&str>) {
         // These counters are those of the server, and are reset by themselves.
         let reset = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
         let (own, wal) = (reset("stats_reset"), reset("wal_stats_reset"));
         let start = Some(self.database.postmaster_start.as_str());
-        let of_server = epoch(&[system_identifier, start, own.as_deref(), wal.as_deref()]);
+        let of_server = epoch(&[place, start, own.as_deref(), wal.as_deref()]);
         row.insert("epoch_id".to_owned(), of_server.into());
         row.entry("stats_reset").or_insert(Value::Null);
         self.push("checkpoint_stats", row, false);

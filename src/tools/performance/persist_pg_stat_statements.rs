@@ -199,7 +199,7 @@ async fn collect(
     let server = cx.pg.server().await?;
     let file = sample_file(server.version_num);
     let rows: Vec<Map<String, Value>> = statements.rows(cx, file, Vec::new()).await?;
-    let epoch = info.epoch(server.system_identifier.as_deref());
+    let epoch = info.epoch(server.place());
     let count = rows.len();
     let look = Look { at: info.at, epoch: epoch.clone(), statements: rows };
     let same_day =
