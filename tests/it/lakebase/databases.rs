@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lakeops::config::Settings;
 use lakeops::config::settings::Limits;
 use lakeops::emulator::fleet::{
     BranchId, ComputeState, EndpointId, EndpointSettings, Fleet, FleetOptions, LoginDecision,
@@ -13,6 +14,8 @@ use lakeops::emulator::fleet::{
 use lakeops::kernel::{BoxFuture, RandomIds, SystemClock, Target};
 use lakeops::lakebase::Lakebase;
 use lakeops::postgres::{PgError, PgReader, PgWriter, Quiet, ServerFacts, WriterSetup};
+use lakeops::tools::tool::ToolOutput;
+use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
 use super::stand_in::{Said, Seen, StandIn, ok, refused};
@@ -189,6 +192,60 @@ async fn a_suspended_compute_sleeps_on_unless_it_may_be_woken() {
             Err(error) => panic!("{error}"),
         }
     }
+    shop.close().await;
+}
+
+/// One tick of a collection on what the target leads to now.
+async fn tick(shop: &Shop, earlier: &[Value], suspend_after: &str) -> ToolOutput {
+    let reader = match shop.lakebase.endpoint(&dev(), false).await {
+        Ok(endpoint) => PgReader::new(endpoint, &Limits::default(), "lakeops:test"),
+        Err(failure) => PgReader::unavailable(failure),
+    };
+    let (settings, target) = (Settings::default(), dev());
+    let cx = ReadContext {
+        earlier,
+        workspace: Some(&*shop.world.client),
+        ..ReadContext::new(&reader, &SystemClock, &settings, &target)
+    };
+    let found = Catalog::builtin().find("persist_pg_stat_statements");
+    let Some(AnyTool::Read(tool)) = found else { panic!() };
+    let output = tool.read(&cx, json!({ "suspend_after": suspend_after })).await.unwrap();
+    reader.close().await;
+    output
+}
+
+#[tokio::test]
+async fn a_collection_wakes_no_compute_and_lets_an_unused_one_fall_asleep() {
+    let shop = Shop::new("collect").await;
+    let branch = BranchId("br-dev".to_owned());
+    let mut admin = Box::pin(shop.fleet.admin(&branch, "databricks_postgres")).await.unwrap();
+    for statement in
+        ["create extension pg_stat_statements", &format!("grant pg_read_all_stats to \"{ANN}\"")]
+    {
+        Box::pin(admin.run("test", statement)).await.unwrap();
+    }
+    admin.close().await;
+    let mut first = tick(&shop, &[], "5m").await;
+    assert_eq!(first.value["status"], "collected", "{}", first.value);
+    assert!(!first.history.is_empty());
+
+    // Nobody but us was active: who looks again too soon keeps the compute awake.
+    first.value["others_active"] = json!(false);
+    let left_alone = tick(&shop, &[first.value.clone()], "5m").await;
+    assert_eq!(left_alone.value["status"], "skipped", "{}", left_alone.value);
+    assert!(left_alone.value["reason"].as_str().unwrap().contains("left alone until"));
+
+    Box::pin(shop.fleet.suspend(&shop.endpoint)).await.unwrap();
+    let asleep = tick(&shop, &[left_alone.value], "0s").await;
+    assert_eq!((&asleep.value["status"], asleep.history.len()), (&json!("skipped"), 0));
+    assert_eq!(shop.state(), ComputeState::Idle, "it sleeps on");
+
+    // What was counted before is gone: there is nothing to compare with.
+    shop.lakebase.endpoint(&dev(), true).await.unwrap();
+    let awake = tick(&shop, &[asleep.value], "0s").await;
+    assert_eq!(awake.value["status"], "collected", "{}", awake.value);
+    assert_eq!(awake.value["window_seconds"], Value::Null);
+    assert!(awake.history.iter().all(|row| row.row.get("calls_delta").is_none()));
     shop.close().await;
 }
 
