@@ -165,12 +165,15 @@ impl Courier {
                 results.push((parcel, Some(failure)));
                 continue;
             }
-            let late =
-                self.means.clock.sleep_until(self.means.clock.now().plus(self.config.timeout.0));
+            let deadline = self.means.clock.now().plus(self.config.timeout.0);
+            let late = || format!("it took longer than {}", self.config.timeout);
             let failure = tokio::select! {
                 biased;
-                sent = channel.send(&parcel.messages) => sent.err().map(|failure| failure.message),
-                () = late => Some(format!("it took longer than {}", self.config.timeout)),
+                sent = channel.send(&parcel.messages) => sent.err().map(|failure| {
+                    // Whoever hangs up after the deadline was too slow above all.
+                    if self.means.clock.now() > deadline { late() } else { failure.message }
+                }),
+                () = self.means.clock.sleep_until(deadline) => Some(late()),
             };
             results.push((parcel, failure));
         }
