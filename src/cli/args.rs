@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
     approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
-    fork, freeze, history, init, logs, plan, reject, resume, run, runs, schedule, schema, serve,
-    settle, show, sop, sql, test, thaw, tools, validate, watch,
+    fork, freeze, history, init, logs, plan, reject, report, resume, run, runs, schedule,
+    schema, serve, settle, show, sop, sql, test, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -145,6 +145,7 @@ pub(crate) enum Command {
     Serve(serve::Args),
     Schedule(schedule::Args),
     Audit(audit::Args),
+    Report(report::Args),
     History(history::Args),
     Tools(tools::Args),
     Sql(sql::Args),

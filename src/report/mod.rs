@@ -11,6 +11,7 @@ pub mod explain;
 pub mod fold;
 pub mod graph;
 pub mod plan;
+pub mod operations;
 pub mod rehearsal;
 pub mod run;
 pub mod style;

@@ -118,6 +118,8 @@ const VERBS: &[&[&str]] = &[
     &["audit"],
     &["audit", "verify"],
     &["audit", "head"],
+    &["report"],
+    &["report", "operations"],
     &["audit", "export"],
     &["history"],
     &["history", "tables"],

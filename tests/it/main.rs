@@ -35,6 +35,8 @@ mod lakebase;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod promotion;
 #[cfg(test)]
 mod reader;

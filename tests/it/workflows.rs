@@ -18,6 +18,7 @@ use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
     Clock as _, Query, RandomIds, Redactor, RunId, Severity, SystemClock, Target,
 };
+use lakeops::plan::Plan;
 use lakeops::plan::planner::{self, Given, PlanInputs};
 use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::report::RunView;
@@ -55,8 +56,9 @@ fn shipped_workflows_resolve_without_a_mistake() {
 }
 
 /// An engine on one database, and the shipped workflows.
-struct Bench {
-    engine: Engine,
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+    pub(crate) journal: Arc<dyn Journal>,
     catalog: Catalog,
     library: Library,
 }
@@ -67,12 +69,12 @@ impl Notifier for Nobody {
     fn notify(&self, _: Severity, _: &str, _: &str) {}
 }
 
-fn somebody() -> Principal {
+pub(crate) fn somebody() -> Principal {
     Principal { name: "ann".to_owned(), from: "test".to_owned() }
 }
 
 impl Bench {
-    fn on(endpoint: PgEndpoint) -> Self {
+    pub(crate) fn on(endpoint: PgEndpoint) -> Self {
         Self::keeping(endpoint, None)
     }
 
@@ -88,7 +90,7 @@ impl Bench {
         });
         let catalog = Catalog::builtin();
         let engine = Engine::new(Parts {
-            journal,
+            journal: Arc::clone(&journal),
             ownership: Arc::new(Alone),
             catalog: catalog.clone(),
             appliers: Arc::new(Appliers::new(NotificationApplier::default())),
@@ -103,10 +105,18 @@ impl Bench {
             principal: somebody(),
             pid: std::process::id(),
         });
-        Self { engine, catalog, library: library() }
+        Self { engine, journal, catalog, library: library() }
     }
 
-    async fn run(&self, workflow: &str, params: &[(&str, &str)]) -> (RunId, Outcome) {
+    pub(crate) async fn run(&self, workflow: &str, params: &[(&str, &str)]) -> (RunId, Outcome) {
+        let plan = self.plan(workflow, params);
+        let options = StartOptions { key: None, by: somebody(), yes: false, forked_from: None };
+        let run = self.engine.start(&plan, options).await.unwrap();
+        let outcome = self.execute(&run).await;
+        (run, outcome)
+    }
+
+    pub(crate) fn plan(&self, workflow: &str, params: &[(&str, &str)]) -> Plan {
         let resolution = Resolver::new(&self.catalog, &self.library).resolve(workflow);
         let given = params.iter().map(|(k, v)| ((*k).to_owned(), Given::Text((*v).to_owned())));
         let policy = "sops/change_policy.rhai";
@@ -119,18 +129,14 @@ impl Bench {
             replaces: None,
             now: SystemClock.now(),
         };
-        let plan = planner::plan(resolution.get(workflow).unwrap(), &inputs).unwrap();
-        let options = StartOptions { key: None, by: somebody(), yes: false, forked_from: None };
-        let run = self.engine.start(&plan, options).await.unwrap();
-        let outcome = self.execute(&run).await;
-        (run, outcome)
+        planner::plan(resolution.get(workflow).unwrap(), &inputs).unwrap()
     }
 
-    async fn execute(&self, run: &RunId) -> Outcome {
+    pub(crate) async fn execute(&self, run: &RunId) -> Outcome {
         self.engine.execute(run, CancellationToken::new(), Arc::new(Unobserved)).await.unwrap()
     }
 
-    async fn view(&self, run: &RunId) -> RunView {
+    pub(crate) async fn view(&self, run: &RunId) -> RunView {
         let loaded = self.engine.load(run).await.unwrap();
         RunView::from_entries(&loaded.plan, &loaded.entries)
     }

@@ -100,7 +100,7 @@ async fn rows(session: &Session<'_>, journal: &dyn Journal, args: Args) -> Resul
 }
 
 /// An age, or a time.
-fn when(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
+pub(super) fn when(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
     if let Some(at) = Timestamp::parse(text) {
         return Ok(at);
     }

@@ -21,6 +21,7 @@ pub(crate) mod plan;
 pub(crate) mod reject;
 pub(crate) mod resume;
 pub(crate) mod run;
+pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod schema;
@@ -90,6 +91,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Audit(args) => audit::run(session, args).await,
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
+        Command::Report(args) => report::run(session, args).await,
         Command::Sop(args) => sop::run(session, args),
         Command::Test(args) => test::run(session, args).await,
         Command::History(args) => history::run(session, args).await,
