@@ -27,6 +27,7 @@ mod programs;
 mod proposing;
 mod recorder;
 mod rehearsal;
+mod replay;
 pub mod retry;
 #[cfg(test)]
 mod simulation;
@@ -38,3 +39,4 @@ pub use executor::ExecuteError;
 pub use facade::{Engine, EngineError, Loaded, StartOptions, doubts};
 pub use ownership::{Alone, RunLocks};
 pub use parts::Parts;
+pub use replay::Evaluation;

@@ -5,13 +5,14 @@
 
 pub mod approvals;
 pub mod audit;
+pub mod backtest;
 pub mod changes;
 pub mod chart;
 pub mod explain;
 pub mod fold;
 pub mod graph;
-pub mod plan;
 pub mod operations;
+pub mod plan;
 pub mod rehearsal;
 pub mod run;
 pub mod style;

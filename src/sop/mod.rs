@@ -4,6 +4,7 @@
 //! its work and its memory. Start with [`Sandbox`]; [`Evaluated`] is what comes out, with the values
 //! that were seen on the way. Nothing here does I/O or knows of workflows, tools or journals.
 
+mod backtest;
 mod builtin;
 mod cases;
 mod check;
@@ -18,6 +19,7 @@ mod script;
 mod template;
 mod trace;
 
+pub use backtest::{Backtest, Change, FieldCount, Past, Replayed, RuleChange, backtest};
 pub use builtin::{Builtin, builtins};
 pub use cases::{CaseReport, CaseResult, CasesError, Difference, declared_variables, run_cases};
 pub use check::{Problem, ProblemFile, check};

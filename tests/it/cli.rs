@@ -145,6 +145,7 @@ const VERBS: &[&[&str]] = &[
     &["emulator"],
     &["emulator", "start"],
     &["emulator", "stop"],
+    &["sop", "backtest"],
     &["emulator", "status"],
     &["emulator", "reset"],
     &["serve"],

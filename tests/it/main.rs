@@ -7,6 +7,8 @@ mod architecture;
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod backtest;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod collection;
@@ -33,9 +35,9 @@ mod journal;
 #[cfg(test)]
 mod lakebase;
 #[cfg(test)]
-mod postgres;
-#[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod postgres;
 #[cfg(test)]
 mod promotion;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(crate) mod approvals;
 pub(crate) mod approve;
 pub(crate) mod audit;
+pub(crate) mod backtest;
 pub(crate) mod bench;
 pub(crate) mod bench_branch;
 pub(crate) mod cancel;
@@ -91,8 +92,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Audit(args) => audit::run(session, args).await,
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
-        Command::Report(args) => report::run(session, args).await,
-        Command::Sop(args) => sop::run(session, args),
+        Command::Sop(args) => sop::run(session, args).await,
         Command::Test(args) => test::run(session, args).await,
         Command::History(args) => history::run(session, args).await,
         Command::Emulator(args) => Box::pin(emulator::run(session, args)).await,

@@ -26,6 +26,7 @@ Examples:
   lakeops sop check                               all scripts
   lakeops sop test connections
   lakeops sop eval hello --given '{\"connections\": {\"total\": 80}, \"most\": 50}'
+  lakeops sop backtest connections --since 30d     what the new version would have done
   lakeops tools run monitor_connections --output json > now.json
   lakeops sop explain connections --given-file connections=now.json")]
 pub(crate) struct Args {
@@ -49,6 +50,18 @@ enum Verb {
     Eval(Evaluate),
     /// Evaluate a script and print each rule with the values that it saw
     Explain(Evaluate),
+    /// Replay a new version over what runs gave the old one, and show where it decides otherwise
+    ///
+    /// Every evaluation that the journal knows is made again with the file as it is now, with the variables
+    /// that it had then, and compared with what came out then. `--history` adds measurements: a query over
+    /// the history whose columns are the variables (`alert.value` is a field of `alert`; a text of JSON is
+    /// read), judged by the old text and the new one. Ends with 1 when a verdict differs.
+    #[command(after_help = "\
+Examples:
+  lakeops sop backtest bloat
+  lakeops sop backtest bloat --new new-bloat.rhai --since 30d --field act
+  lakeops sop backtest mine --history \"select metric_value as value from lakebase_metrics\" --output json")]
+    Backtest(super::backtest::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +84,7 @@ struct Sop {
 }
 
 /// Checks, tests or evaluates.
-pub(crate) fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
+pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
     match args.verb {
         Verb::Check { scripts } => check_all(session, &scripts),
         Verb::Test { scripts } => test_all(session, &scripts),
@@ -90,6 +103,7 @@ pub(crate) fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
             session.shell.out.data(&json, |style| explained(style, &name, &evaluated))?;
             Ok(Exit::Done)
         }
+        Verb::Backtest(args) => super::backtest::run(session, args).await,
     }
 }
 
@@ -258,11 +272,11 @@ fn find(session: &Session<'_>, names: &[String]) -> Result<Vec<Sop>, CliError> {
         .collect()
 }
 
-fn file_of(session: &Session<'_>, folder: &Path, name: &str) -> PathBuf {
+pub(super) fn file_of(session: &Session<'_>, folder: &Path, name: &str) -> PathBuf {
     let here = session.shell.path(name);
     if here.is_file() { here } else { folder.join(name).with_extension("rhai") }
 }
 
-fn read(path: &Path) -> Result<String, CliError> {
+pub(super) fn read(path: &Path) -> Result<String, CliError> {
     std::fs::read_to_string(path).map_err(|error| CliError::unreadable(path, error))
 }
