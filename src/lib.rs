@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod emulator;
 pub mod engine;
+pub mod export;
 pub mod history;
 pub mod journal;
 pub mod kernel;

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
     approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
-    fork, freeze, history, init, logs, plan, reject, report, resume, run, runs, schedule,
+    export, fork, freeze, history, init, logs, plan, reject, report, resume, run, runs, schedule,
     schema, serve, settle, show, sop, sql, test, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
@@ -147,6 +147,7 @@ pub(crate) enum Command {
     Audit(audit::Args),
     Report(report::Args),
     History(history::Args),
+    Export(export::Args),
     Tools(tools::Args),
     Sql(sql::Args),
     Sop(sop::Args),

@@ -52,6 +52,36 @@ pub enum CronError {
     },
 }
 
+/// The values of one field; week days count from 0, Sunday.
+pub(super) struct Numbers {
+    /// The values.
+    pub(super) values: BTreeSet<u8>,
+    /// Whether the field begins with `*`: of two day fields both must match then, else either.
+    pub(super) is_star: bool,
+}
+
+/// Reads the five fields of a cron text.
+pub(super) fn numbers(text: &str) -> Result<Vec<Numbers>, CronError> {
+    let text = match text.trim() {
+        word if word.starts_with('@') => expand(word)?,
+        _ => text,
+    };
+    let words = split(text);
+    if words.len() != FIELDS.len() {
+        return Err(wrong_count(&words));
+    }
+    let mut fields = Vec::with_capacity(words.len());
+    for (word, field) in words.iter().zip(&FIELDS) {
+        let mut values = field.read(*word)?;
+        // Sunday is 0 and 7.
+        if field.most == 7 && values.remove(&7) {
+            values.insert(0);
+        }
+        fields.push(Numbers { values, is_star: is_star(*word) });
+    }
+    Ok(fields)
+}
+
 /// One of the five fields: its name, its range, and names for its values.
 struct Field {
     what: &'static str,
@@ -107,35 +137,28 @@ impl CronSchedule {
     /// Reads a cron text and a zone's name.
     pub fn parse(text: &str, zone: &str) -> Result<Self, CronError> {
         let zone = parse_zone(zone)?;
-        let text = match text.trim() {
-            word if word.starts_with('@') => expand(word)?,
-            _ => text,
+        let mut fields = numbers(text)?;
+        let [minute, hour, day, month, week_day] = &mut fields[..] else {
+            return Err(wrong_count(&[]));
         };
-        let words = split(text);
-        let [minute, hour, day, month, week_day] = words[..] else {
-            return Err(wrong_count(&words));
-        };
-        let mut sets = Vec::new();
-        for (word, field) in [minute, hour, day, month, week_day].iter().zip(&FIELDS) {
-            sets.push(field.read(*word)?);
-        }
-        // Sunday is 0 and 7 here, and 1 in the crate.
-        sets[4] = sets[4].iter().map(|day| day % 7 + 1).collect();
-        let lists: Vec<String> = sets.iter().map(list).collect();
-        let [minute_list, hour_list, day_list, month_list, week_list] = &lists[..] else {
-            return Err(wrong_count(&words));
-        };
+        // Sunday is 0 here, and 1 in the crate.
+        week_day.values = week_day.values.iter().map(|day| day + 1).collect();
+        let (day_list, week_list) = (list(&day.values), list(&week_day.values));
         let schedule = |day: &str, week: &str| {
-            let text = format!("0 {minute_list} {hour_list} {day} {month_list} {week}");
+            let [minute, hour, month] =
+                [&*minute, &*hour, &*month].map(|field| list(&field.values));
+            let text = format!("0 {minute} {hour} {day} {month} {week}");
+            let first = Word { text: "", column: 1 };
             cron::Schedule::from_str(&text)
-                .map_err(|error| minute.error(format!("this is no schedule: {error}"), ""))
+                .map_err(|error| first.error(format!("this is no schedule: {error}"), ""))
         };
-        let schedules = if is_star(day) || is_star(week_day) {
-            vec![schedule(day_list, week_list)?]
+        let schedules = if day.is_star || week_day.is_star {
+            vec![schedule(&day_list, &week_list)?]
         } else {
-            vec![schedule(day_list, "*")?, schedule("*", week_list)?]
+            vec![schedule(&day_list, "*")?, schedule("*", &week_list)?]
         };
-        Ok(Self { schedules, zone, follows_clock: is_star(minute) || is_star(hour) })
+        let follows_clock = minute.is_star || hour.is_star;
+        Ok(Self { schedules, zone, follows_clock })
     }
 
     /// The first instant after `after` at which it fires; `None`: never again.

@@ -17,6 +17,7 @@ pub mod load;
 mod locate;
 mod names;
 pub mod parse;
+pub mod quartz;
 mod recovery;
 pub mod resolve;
 pub mod resolved;

@@ -33,6 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It implements the port of the engine: a trait, nothing that runs.
     ("history", &["kernel", "config", "tools", "journal", "postgres", "engine::parts"]),
     ("alert", &["kernel", "config", "journal"]),
+    // It turns resolved workflows and settings into files of others.
+    ("export", &["kernel", "config", "workflow", "plan::document"]),
     // It answers what tools ask.
     ("model", &["kernel", "config", "tools"]),
     ("report", &["kernel", "config", "sop", "tools", "plan", "journal"]),
@@ -55,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
             "journal", "engine", "history", "report", "demo", "emulator", "schedule", "server",
-            "alert", "model",
+            "alert", "model", "export",
         ],
     ),
     ("lib", &[]),
@@ -89,6 +91,7 @@ const PURE: &[&str] = &[
     "config/settings.rs",
     "config/show.rs",
     "config/window.rs",
+    "export/",
     "history/mirror.rs",
     "history/row.rs",
     "history/schema.rs",
@@ -129,6 +132,7 @@ const PURE: &[&str] = &[
     "workflow/locate.rs",
     "workflow/names.rs",
     "workflow/parse.rs",
+    "workflow/quartz.rs",
     "workflow/recovery.rs",
     "workflow/resolve.rs",
     "workflow/resolved.rs",

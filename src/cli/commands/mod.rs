@@ -13,6 +13,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod emulator;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod fork;
 pub(crate) mod freeze;
 pub(crate) mod history;
@@ -20,9 +21,9 @@ pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod reject;
+pub(crate) mod report;
 pub(crate) mod resume;
 pub(crate) mod run;
-pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod schema;
@@ -90,6 +91,8 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Serve(args) => serve::run(session, args).await,
         Command::Schedule(args) => schedule::run(session, args).await,
         Command::Audit(args) => audit::run(session, args).await,
+        Command::Export(args) => export::run(session, args),
+        Command::Report(args) => report::run(session, args).await,
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
         Command::Sop(args) => sop::run(session, args).await,

@@ -53,7 +53,7 @@ fn installed(
     }
 }
 
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     installed("python", PYTHON, |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv")))?;
         let pip = folder.join("venv/bin/pip");

@@ -1,6 +1,6 @@
 //! The emulator as its clients see it: over HTTP, and over PostgreSQL's protocol.
 
-mod clients;
+pub(crate) mod clients;
 mod daemon;
 mod faults;
 mod life;

@@ -4,6 +4,7 @@ mod alerts;
 mod alone;
 mod crashes;
 mod day;
+mod export;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
