@@ -3,10 +3,13 @@
 use std::io::{IsTerminal as _, Write};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use super::error::CliError;
+use super::telemetry::{self, Traces};
 use crate::config::Environment;
 use crate::kernel::Redactor;
 
@@ -20,13 +23,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `LAKEOPS_LOG` (`debug`, `lakeops::engine=trace`, …) is stronger than the flags.
-pub fn start(
+/// Starts logging, and sending traces where that is built in and wanted. `LAKEOPS_LOG` (`debug`,
+/// `lakeops::engine=trace`, …) is stronger than the flags.
+pub(super) fn start(
     environment: &dyn Environment,
     format: LogFormat,
     (verbose, is_quiet): (u8, bool),
     redactor: &Redactor,
-) -> Result<(), CliError> {
+) -> Result<Traces, CliError> {
     let level = match (is_quiet, verbose) {
         // The kernel of Delta reports every probe for a table that is not there as an error.
         (true, _) => "error,buoyant_kernel=off",
@@ -39,16 +43,16 @@ pub fn start(
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(level))
         .map_err(|error| CliError::usage(format!("`LAKEOPS_LOG` is no filter of logs: {error}")))?;
     let is_plain = environment.var("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(!is_plain)
-        .with_writer(Masked(redactor.clone()));
-    // A second start (in tests) leaves the first one in place.
-    let _started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let lines = fmt::layer().with_ansi(!is_plain).with_writer(Masked(redactor.clone()));
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().with_filter(filter).boxed(),
     };
-    Ok(())
+    let (spans, traces) = telemetry::start(environment)?;
+    let layers: Vec<_> = std::iter::once(lines).chain(spans).collect();
+    // A second start (in tests) leaves the first one in place.
+    let _started = tracing_subscriber::registry().with(layers).try_init();
+    Ok(traces)
 }
 
 /// stderr without secrets.

@@ -23,6 +23,7 @@ pub mod places;
 pub mod progress;
 pub(crate) mod prompt;
 pub mod session;
+mod telemetry;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use super::logging::{self, LogFormat};
 use super::output::{Format, Output};
 use super::places::{Known, lakebase, workspace_of};
 use super::progress::Bar;
+use super::telemetry::Traces;
 use crate::config::{Config, Environment, Flags, Secrets, Settings};
 use crate::engine::apply::{Appliers, NotificationApplier, SecretSource};
 use crate::engine::kill::ArmedKill;
@@ -48,6 +49,8 @@ pub struct Shell {
     /// Identifiers and random draws.
     pub ids: Arc<dyn IdSource>,
     log_format: LogFormat,
+    /// What was not sent yet is sent when the process ends.
+    _traces: Traces,
 }
 
 impl Shell {
@@ -59,7 +62,7 @@ impl Shell {
         let log_format =
             choice(global.log_format, "LAKEOPS_LOG_FORMAT", variable("LAKEOPS_LOG_FORMAT"))?;
         let loudness = (global.verbose, global.quiet);
-        logging::start(environment.as_ref(), log_format, loudness, &redactor)?;
+        let traces = logging::start(environment.as_ref(), log_format, loudness, &redactor)?;
         let out = Output::new(environment.as_ref(), format, global.quiet, redactor);
         Ok(Self {
             global,
@@ -68,6 +71,7 @@ impl Shell {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             log_format,
+            _traces: traces,
         })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::carrying::{doubtful, stuck};
 use super::decide::{Next, Situation, decide};
@@ -512,11 +513,13 @@ impl Executor {
         F: Future<Output = Result<(), Gone>> + Send + 'static,
     {
         self.in_flight.insert(node);
-        let handle = self.tasks.spawn(async move {
+        let span = tracing::info_span!("step", step = self.state.nodes[node].key);
+        let work = async move {
             // A task that lost its executor has nobody to tell.
             let _told = work.await;
             node
-        });
+        };
+        let handle = self.tasks.spawn(work.instrument(span));
         self.running.insert(handle.id(), node);
     }
 

@@ -201,6 +201,7 @@ impl Engine {
     }
 
     /// Works on a run until it is over, or waits for somebody, or is interrupted.
+    #[tracing::instrument(name = "run", skip_all, fields(run = %run))]
     pub async fn execute(
         &self,
         run: &RunId,

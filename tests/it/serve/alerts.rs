@@ -21,22 +21,22 @@ use super::{Served, entries, project, until};
 
 /// A request that a receiver took.
 #[derive(Clone, Debug)]
-struct Taken {
+pub(super) struct Taken {
     headers: Vec<String>,
-    body: String,
+    pub(super) body: String,
 }
 
 /// A receiver that first does not take so many requests: it answers 500, or not in time.
 #[derive(Clone)]
-struct Receiver {
-    address: String,
-    refuses: Arc<AtomicU64>,
+pub(super) struct Receiver {
+    pub(super) address: String,
+    pub(super) refuses: Arc<AtomicU64>,
     slow: bool,
     taken: Arc<Mutex<Vec<Taken>>>,
 }
 
 impl Receiver {
-    fn at(address: &str, refuses: u64, slow: bool) -> Self {
+    pub(super) fn at(address: &str, refuses: u64, slow: bool) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let refuses = Arc::new(AtomicU64::new(refuses));
@@ -77,7 +77,7 @@ impl Receiver {
         }
         let status = if refuses.is_ok() { "500 No" } else { "202 Accepted" };
         if refuses.is_err() {
-            let body = String::from_utf8(body).unwrap();
+            let body = String::from_utf8_lossy(&body).into_owned();
             self.taken.lock().unwrap().push(Taken { headers, body });
         }
         // The sender may have given up.
@@ -87,7 +87,7 @@ impl Receiver {
         ));
     }
 
-    fn taken(&self) -> Vec<Taken> {
+    pub(super) fn taken(&self) -> Vec<Taken> {
         self.taken.lock().unwrap().clone()
     }
 }

@@ -5,6 +5,8 @@ mod alone;
 mod crashes;
 mod day;
 mod export;
+#[cfg(feature = "otel")]
+mod telemetry;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
