@@ -113,7 +113,9 @@ impl Courier {
                 let about = self.about(&entry).await?;
                 let events = outbox.route(&entry, &about, &self.routes);
                 if !events.is_empty() {
+                    self.means.kill.reach("alerts/before routing");
                     self.record(outbox, events).await?;
+                    self.means.kill.reach("alerts/after routing");
                 }
             }
         }
@@ -145,6 +147,7 @@ impl Courier {
                 self.means.kill.reach(&format!("alerts to {name}/before commit"));
                 let (count, taken) = (parcel.routed.len(), failure.is_none());
                 self.record(outbox, vec![self.outcome(&name, parcel, failure)]).await?;
+                self.means.kill.reach(&format!("alerts to {name}/after commit"));
                 sent.push((name.clone(), taken, count));
             }
         }
@@ -165,6 +168,7 @@ impl Courier {
                 results.push((parcel, Some(failure)));
                 continue;
             }
+            self.means.kill.reach(&format!("alerts to {name}/before send"));
             let deadline = self.means.clock.now().plus(self.config.timeout.0);
             let late = || format!("it took longer than {}", self.config.timeout);
             let failure = tokio::select! {

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod alone;
+mod courier;
 mod crashes;
 mod day;
 mod export;
