@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use lakeops::journal::event::{Compensation, Event};
+use lakeops::journal::event::{Compensation, Decision, Event};
 use lakeops::journal::store::RunFilter;
-use lakeops::journal::{Journal, SqliteJournal};
+use lakeops::journal::{Journal, Outcome, SqliteJournal};
 use lakeops::kernel::{Redactor, Span, SystemClock};
 use lakeops::plan::document::{
     Action, ApprovalGate, ForEach, OnReject, OnVerifyFail, PinnedText, ToolCall, Verify,
@@ -21,7 +21,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use super::kit::{embedded, plan_with, sql, step, tool};
+use super::kit::{Kit, embedded, plan_with, sql, step, tool};
 use crate::harness::crash::{Crash, End};
 use crate::harness::{execute, postgres, value};
 
@@ -130,6 +130,72 @@ async fn a_run_that_an_earlier_version_finished_is_shown() {
     assert_eq!(value::<String>(&endpoint, ROWS).await, "");
 }
 
+/// The folder that they are kept in.
+pub(crate) fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/engine/golden")
+}
+
+/// An engine on the journal of a state directory.
+fn kit_on(state: &Path, endpoint: &lakeops::postgres::PgEndpoint) -> Kit {
+    let clock = Arc::new(SystemClock);
+    let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
+    Kit::on(endpoint.clone(), journal)
+}
+
+/// A change behind an approval that demands a rehearsal.
+fn demanding() -> Plan {
+    let century = || Span::parse("36500d").unwrap();
+    let gate = Action::Approval(ApprovalGate {
+        prompt: "Make it?".to_owned(),
+        show: Vec::new(),
+        covers: vec!["make".to_owned()],
+        expires: century(),
+        on_reject: OnReject::Stop,
+        rehearsed_within: Some(century()),
+    });
+    let make = sql(&["create table public.made (a int)"]);
+    plan_with(vec![step("gate", &[], gate), step("make", &["gate"], make)], &[], |_| ())
+}
+
+#[tokio::test]
+async fn evidence_that_an_earlier_version_gathered_still_counts() {
+    let endpoint = postgres().await.fresh_database("golden_rehearsed").await;
+    let dir = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(folder().join("rehearsed_2.sql")).unwrap();
+    Connection::open(dir.path().join("journal.db")).unwrap().execute_batch(&text).unwrap();
+    let kit = kit_on(dir.path(), &endpoint);
+    let runs = kit.journal.runs(RunFilter::default()).await.unwrap();
+    let waits = runs.iter().find(|run| run.outcome == Outcome::WaitingApproval).unwrap();
+    let rehearsal = runs.iter().find(|run| run.outcome == Outcome::Succeeded).unwrap();
+    let loaded = kit.engine().load(&rehearsal.run_id).await.unwrap();
+    let view = RunView::from_entries(&loaded.plan, &loaded.entries);
+    assert!(view.rehearsal.is_some());
+    for kind in ["rehearsal_began", "branch_wanted", "set_rehearsed", "branch_removed"] {
+        assert_eq!(kit.count(&rehearsal.run_id, kind).await, 1, "{kind}");
+    }
+    // Without the evidence this would be refused.
+    kit.decide(&waits.run_id, Decision::Approved).await;
+    assert_eq!(kit.execute(&waits.run_id).await, Outcome::Succeeded);
+    let made = "select (to_regclass('public.made') is not null)::text";
+    assert_eq!(value::<String>(&endpoint, made).await, "true");
+}
+
+#[tokio::test]
+#[ignore = "writes the journals of the present version"]
+async fn write_golden_rehearsals() {
+    let (copied, endpoint) = super::rehearsals::copied("g").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut kit = kit_on(dir.path(), &endpoint);
+    kit.parts.endpoints = copied.parts.endpoints;
+    let plan = demanding();
+    let (_, outcome) = kit.run(&plan).await;
+    assert_eq!(outcome, Outcome::WaitingApproval);
+    let (_, outcome) = super::rehearsals::rehearse(&kit, &plan).await;
+    assert_eq!(outcome, Outcome::Succeeded);
+    drop(kit);
+    fs::write(folder().join("rehearsed_2.sql"), dump(dir.path()).await).unwrap();
+}
+
 #[tokio::test]
 #[ignore = "writes the journals of the present version"]
 async fn write_golden_journals() {
@@ -145,10 +211,10 @@ async fn write_golden_journals() {
 }
 
 /// The journal of a state directory as SQL text.
-async fn dump(state: &Path) -> String {
+pub(crate) async fn dump(state: &Path) -> String {
     let clock = Arc::new(SystemClock);
     let journal = SqliteJournal::open(state, clock, Redactor::default()).unwrap();
-    assert_eq!(journal.runs(RunFilter::default()).await.unwrap().len(), 1);
+    assert!(!journal.runs(RunFilter::default()).await.unwrap().is_empty());
     drop(journal);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open_with_flags(state.join("journal.db"), flags).unwrap();

@@ -5,7 +5,7 @@ mod crashes;
 mod doubts;
 mod embedded;
 mod endings;
-mod golden;
+pub(crate) mod golden;
 pub(crate) mod kit;
 mod locks;
 mod migrations;

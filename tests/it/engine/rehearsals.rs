@@ -81,7 +81,7 @@ impl Rehearsals for Copied {
     }
 }
 
-async fn copied(hint: &str) -> (Kit, PgEndpoint) {
+pub(super) async fn copied(hint: &str) -> (Kit, PgEndpoint) {
     let endpoint = postgres().await.fresh_database(hint).await;
     let fill = "insert into public.big select generate_series(1, 2000)";
     execute(&endpoint, &["create table public.big (n bigint)", fill]).await;
@@ -90,7 +90,7 @@ async fn copied(hint: &str) -> (Kit, PgEndpoint) {
     (kit, endpoint)
 }
 
-async fn rehearse(kit: &Kit, plan: &Plan) -> (RunId, Outcome) {
+pub(super) async fn rehearse(kit: &Kit, plan: &Plan) -> (RunId, Outcome) {
     let stop = CancellationToken::new();
     kit.engine().rehearse(plan, me(), stop, Arc::new(Unobserved)).await.unwrap()
 }

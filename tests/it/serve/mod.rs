@@ -6,6 +6,7 @@ mod courier;
 mod crashes;
 mod day;
 mod export;
+mod golden;
 #[cfg(feature = "otel")]
 mod telemetry;
 
