@@ -22,6 +22,9 @@ pub(super) static COLUMNS: SqlFile = sql_file!("shared/column_statistics");
 /// The first version that plans a statement without its values.
 const GENERIC_PLANS: u32 = 160_000;
 
+/// What is not measured when statements have no plan.
+pub(super) const PLANS: &str = "plans of statements";
+
 /// SQLSTATE of a missing privilege.
 const NO_PRIVILEGE: &str = "42501";
 
@@ -59,7 +62,7 @@ pub(super) async fn look(
     workload.statements.retain(|it| explainable(&it.query));
     if cx.pg.server().await?.version_num < GENERIC_PLANS {
         let why = "PostgreSQL plans a statement without its values from 16 on";
-        workload.not_measured.push(NotMeasured::new("plans of statements", why));
+        workload.not_measured.push(NotMeasured::new(PLANS, why));
         workload.plans = vec![None; workload.statements.len()];
         return Ok(workload);
     }
@@ -98,11 +101,11 @@ async fn explain(cx: &ReadContext<'_>, workload: &mut Workload) {
     }
     if forbidden > 0 {
         let why = format!("we may not read the tables of {forbidden} statements");
-        let what = NotMeasured::new("plans of statements", why);
+        let what = NotMeasured::new(PLANS, why);
         workload.not_measured.push(what.needs("grant pg_read_all_data to current_user"));
     }
     if failed > 0 {
         let why = format!("{failed} statements cannot be planned without values, such as: {why}");
-        workload.not_measured.push(NotMeasured::new("plans of statements", why));
+        workload.not_measured.push(NotMeasured::new(PLANS, why));
     }
 }

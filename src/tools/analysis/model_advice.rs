@@ -136,6 +136,12 @@ pub fn check(query: &str, rewrite: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a text is one query that only reads, as far as its text says: what its functions do is another
+/// matter.
+pub fn only_reads(text: &str) -> bool {
+    parse(text).is_some_and(|statement| is_select(&statement))
+}
+
 fn parse(text: &str) -> Option<Statement> {
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).ok()?;
     let one = statements.pop()?;
@@ -255,6 +261,16 @@ mod tests {
             assert_eq!(check(QUERY, rewrite), Err(why), "{rewrite}");
         }
         assert_eq!(check("update t set a = $1", "select 1"), Err(Refusal::NotAQuery));
+        assert!(only_reads(QUERY) && only_reads("with a as (select 1) select * from a"));
+        for writes in [
+            "update t set a = $1",
+            "select 1; select 2",
+            "select id into stolen from t",
+            "select id from t for update",
+            "with gone as (delete from t returning *) select * from gone",
+        ] {
+            assert!(!only_reads(writes), "{writes}");
+        }
     }
 
     #[test]

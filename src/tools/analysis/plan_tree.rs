@@ -1,5 +1,7 @@
 //! The plan of a statement as EXPLAIN (FORMAT JSON, VERBOSE) tells it, and how to walk it. PURE.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,6 +27,12 @@ pub struct Node {
     /// What rows must fulfil after they were read.
     #[serde(rename = "Filter")]
     pub filter: Option<String>,
+    /// What an index answers.
+    #[serde(rename = "Index Cond")]
+    pub index_condition: Option<String>,
+    /// What rows of a lossy bitmap must fulfil again.
+    #[serde(rename = "Recheck Cond")]
+    pub recheck_condition: Option<String>,
     /// The condition of a hash join.
     #[serde(rename = "Hash Cond")]
     pub hash_condition: Option<String>,
@@ -91,6 +99,37 @@ impl Node {
         matches!(self.kind.as_str(), "Hash Join" | "Merge Join" | "Nested Loop")
     }
 
+    /// What rows of the table that it reads must fulfil, however that is found out.
+    pub fn own_conditions(&self) -> impl Iterator<Item = &str> {
+        let all = [&self.filter, &self.index_condition, &self.recheck_condition];
+        all.into_iter().filter_map(|condition| condition.as_deref())
+    }
+
+    /// The tables that it reads, `schema.name`, each once and in order.
+    pub fn tables(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        self.walk(&mut |node, _| {
+            if let (Some(schema), Some(relation)) = (&node.schema, &node.relation) {
+                found.insert(format!("{schema}.{relation}"));
+            }
+        });
+        found
+    }
+
+    /// The indexes that it reads, `schema.name`, each once and in order.
+    pub fn indexes(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        self.walk(&mut |node, above| {
+            let Some(index) = &node.index else { return };
+            // A bitmap of an index names no schema; the node that reads its table does.
+            let mut named = std::iter::once(node).chain(above.iter().rev().copied());
+            if let Some(schema) = named.find_map(|it| it.schema.as_deref()) {
+                found.insert(format!("{schema}.{index}"));
+            }
+        });
+        found
+    }
+
     /// Node types, tables and indexes without costs: two plans with the same one work alike.
     pub fn fingerprint(&self) -> String {
         let mut parts = Vec::new();
@@ -124,5 +163,19 @@ mod tests {
             assert_eq!(node.fingerprint(), "0Limit  ;1Seq Scan t ;");
         }
         assert!(Node::of_answer(&json!({"QUERY PLAN": "no"})).is_none());
+    }
+
+    #[test]
+    fn a_bitmap_belongs_to_the_schema_of_its_table() {
+        let plan = json!([{"Plan": {
+            "Node Type": "Bitmap Heap Scan", "Schema": "shop", "Relation Name": "t", "Alias": "t",
+            "Recheck Cond": "(t.a = $1)",
+            "Plans": [{"Node Type": "Bitmap Index Scan", "Index Name": "t_a_idx",
+                       "Index Cond": "(t.a = $1)"}],
+        }}]);
+        let node = Node::of_answer(&plan).unwrap();
+        assert_eq!(node.tables(), BTreeSet::from(["shop.t".to_owned()]));
+        assert_eq!(node.indexes(), BTreeSet::from(["shop.t_a_idx".to_owned()]));
+        assert_eq!(node.own_conditions().collect::<Vec<_>>(), ["(t.a = $1)"]);
     }
 }

@@ -82,6 +82,74 @@ pub struct Parts {
     pub columns: BTreeSet<String>,
 }
 
+/// On which side of a value that is not in the text a column's values are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// They equal it.
+    At,
+    /// They equal one of the elements of it.
+    Among,
+    /// They are greater.
+    Above,
+    /// They are smaller.
+    Below,
+}
+
+/// The placeholders that a condition compares with the table of this alias: each with what it is compared
+/// with, and how.
+pub fn placeholders(condition: &str, alias: &str) -> Vec<(String, Key, Side)> {
+    let mut found = Vec::new();
+    let Some(expression) = parse(condition) else { return found };
+    let flow = visit_expressions(&expression, |inner| {
+        compared(inner, alias, &mut found);
+        ControlFlow::<()>::Continue(())
+    });
+    debug_assert!(flow.is_continue());
+    found
+}
+
+fn compared(expression: &Expr, alias: &str, found: &mut Vec<(String, Key, Side)>) {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq};
+    let mut push = |other: &Expr, key: Key, side| {
+        if let Some(name) = placeholder(other) {
+            found.push((name, key, side));
+        }
+    };
+    match expression {
+        Expr::BinaryOp { left, op, right } => {
+            let flipped = key(left, alias).is_none();
+            let (mine, other) = if flipped { (right, left) } else { (left, right) };
+            let Some(key) = key(mine, alias) else { return };
+            match (op, flipped) {
+                (Eq, _) => push(other, key, Side::At),
+                (Gt | GtEq, false) | (Lt | LtEq, true) => push(other, key, Side::Above),
+                (Lt | LtEq, false) | (Gt | GtEq, true) => push(other, key, Side::Below),
+                _ => {}
+            }
+        }
+        Expr::AnyOp { left, compare_op: Eq, right, .. } => {
+            let Some(key) = key(left, alias) else { return };
+            match uncast(right) {
+                Expr::Array(array) => {
+                    array.elem.iter().for_each(|element| push(element, key.clone(), Side::At));
+                }
+                other => push(other, key, Side::Among),
+            }
+        }
+        _ => {}
+    }
+}
+
+fn placeholder(expression: &Expr) -> Option<String> {
+    match uncast(expression) {
+        Expr::Value(value) => match &value.value {
+            Literal::Placeholder(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Takes a condition apart, as far as it concerns the table of this alias.
 pub fn take_apart(condition: &str, alias: &str) -> Parts {
     let mut parts = Parts::default();
@@ -322,6 +390,23 @@ mod tests {
         assert_eq!(predicates("(NOT t.a)"), [("a".into(), Usage::Equal(Some("f".into())))]);
         assert_eq!(predicates("t.a"), [("a".into(), Usage::Equal(Some("t".into())))]);
         assert_eq!(predicates("(o.id = t.o_id)"), [("o_id".into(), Usage::Joined("o".into()))]);
+    }
+
+    #[test]
+    fn placeholders_are_found_with_what_they_are_compared_with() {
+        let found = |text: &str| -> Vec<String> {
+            let all = placeholders(text, "t").into_iter();
+            all.map(|(name, key, side)| format!("{name} {} {side:?}", key.column())).collect()
+        };
+        assert_eq!(
+            found("((t.a = $1) AND ($2 < t.b) AND (t.c <= ($3)::bigint) AND (t.d ~~ $4))"),
+            ["$1 a At", "$2 b Above", "$3 c Below"]
+        );
+        assert_eq!(found("(lower((t.e)::text) = $1)"), ["$1 e At"]);
+        assert_eq!(found("(t.a = ANY (ARRAY[$1, $2]))"), ["$1 a At", "$2 a At"]);
+        assert_eq!(found("(t.a = ANY (($1)::integer[]))"), ["$1 a Among"]);
+        assert_eq!(found("(t.at > (now() - ($2)::interval))"), Vec::<String>::new());
+        assert_eq!(found("((t.a = $1) OR (o.b = $2))"), ["$1 a At"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::verification::Verification;
 use crate::kernel::Digest;
 use crate::tools::tool::HistoryRow;
 
@@ -136,8 +137,11 @@ pub struct Recommendation {
     /// Indexes of the same schema that must stay for this to be right.
     #[serde(default)]
     pub relies_on: Vec<String>,
-    /// Whether it was tried on a branch.
+    /// Whether it was tried on a branch, and did there what it is meant to do.
     pub verified: bool,
+    /// What was seen when it was tried, or why it was not; absent as long as nobody has tried to.
+    #[serde(default)]
+    pub verification: Option<Verification>,
     /// Where in its life it is.
     pub status: Status,
     /// When it was first given.
@@ -245,6 +249,7 @@ pub fn continued(
         if let Some(before) = before {
             advice.first_seen.clone_from(&before.first_seen);
             advice.verified |= before.verified;
+            advice.verification = advice.verification.or_else(|| before.verification.clone());
         }
         let status = decided.status(&advice.fingerprint, before);
         if let Some(status) = status {
@@ -298,9 +303,22 @@ pub fn history_row(advice: &Recommendation) -> HistoryRow {
             "status": advice.status,
             "why": advice.why,
             "size_bytes": advice.bytes,
-            "evidence": { "first_seen": advice.first_seen, "verified": advice.verified },
+            "evidence": {
+                "first_seen": advice.first_seen,
+                "verified": advice.verified,
+                "verification": advice.verification,
+            },
         }),
     }
+}
+
+/// The row of the history for advice that a person decided about; `None` when the facts of a change are no
+/// advice, or the decision makes no difference.
+pub fn reviewed(facts: &Value, approved: bool) -> Option<HistoryRow> {
+    let mut advice = Recommendation::deserialize(facts).ok()?;
+    let step = if approved { Step::Approve } else { Step::Reject };
+    advice.status = advice.status.after(step)?;
+    Some(history_row(&advice))
 }
 
 #[cfg(test)]
@@ -324,6 +342,7 @@ pub(crate) mod tests {
             blocks_writers: false,
             relies_on: Vec::new(),
             verified: false,
+            verification: None,
             status: Status::Pending,
             first_seen: "2026-01-01T00:00:00.000Z".into(),
         }
@@ -386,6 +405,17 @@ pub(crate) mod tests {
         let again = continued(&before, vec![advice("a")], &recorded(Status::Executed), |_| false);
         assert_eq!(again.recommendations[0].status, Status::Pending);
         assert_eq!(again.changed, ["a"]);
+    }
+
+    #[test]
+    fn a_decision_about_a_change_is_one_about_its_advice() {
+        let facts = json!(advice("a"));
+        assert_eq!(reviewed(&facts, true).unwrap().row["status"], "approved");
+        assert_eq!(reviewed(&facts, false).unwrap().row["status"], "rejected");
+        let executed = json!(Recommendation { status: Status::Executed, ..advice("a") });
+        assert_eq!(reviewed(&executed, true), None);
+        assert_eq!(reviewed(&json!({"fingerprint": "a"}), true), None);
+        assert_eq!(reviewed(&Value::Null, false), None);
     }
 
     #[test]

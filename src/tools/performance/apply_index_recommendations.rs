@@ -178,7 +178,9 @@ fn created(advice: &Recommendation) -> Result<Change, Failure> {
 
 fn new_change(object: &str, advice: &Recommendation, text: String, blocks: bool) -> Change {
     let (operation, recovery) = carried_out(text, blocks);
-    let mut change = Change::new(object, &advice.why, operation);
+    // Whoever approves it reads what a branch has shown, or why none has.
+    let told = advice.verification.as_ref().map(|seen| format!("{}; {}", advice.why, seen.told()));
+    let mut change = Change::new(object, told.as_ref().unwrap_or(&advice.why), operation);
     change.recovery = recovery;
     change.risk = if blocks { Risk::High } else { Risk::Medium };
     change.measure = Some(Query::with_binds(SIZE.body(), vec![Bind::Text(table_of(advice))]));

@@ -308,6 +308,7 @@ fn advice(index: &IndexRow, finding: &Finding, now: &str) -> Recommendation {
         blocks_writers: false,
         relies_on: Vec::new(),
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     }

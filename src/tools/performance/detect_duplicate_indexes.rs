@@ -179,6 +179,7 @@ fn advice(it: &Superfluous<'_>, now: &str) -> Recommendation {
         blocks_writers: index.is_partitioned,
         relies_on: vec![it.kept.relation_name.clone()],
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     }

@@ -130,6 +130,7 @@ fn advice(index: &IndexRow, now: &str) -> Recommendation {
         blocks_writers: false,
         relies_on: Vec::new(),
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     }

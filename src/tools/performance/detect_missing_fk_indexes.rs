@@ -187,6 +187,7 @@ fn advice(key: &ForeignKey, indexes: &[IndexRow], now: &str) -> Recommendation {
         blocks_writers: key.is_partitioned,
         relies_on: Vec::new(),
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     }

@@ -292,6 +292,7 @@ fn advice(
         blocks_writers: false,
         relies_on: Vec::new(),
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     })

@@ -389,6 +389,7 @@ fn advice(index: &IndexRow, finding: &Finding, now: &str) -> Recommendation {
         blocks_writers: index.is_partitioned,
         relies_on: Vec::new(),
         verified: false,
+        verification: None,
         status: Status::Pending,
         first_seen: now.to_owned(),
     }

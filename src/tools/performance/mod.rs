@@ -7,6 +7,7 @@ mod check_txid_wraparound_risk;
 mod collect_pg_stat_statements_info;
 mod collect_sessions;
 mod collect_statistics;
+mod collect_table_workload;
 mod detect_bloated_indexes;
 mod detect_duplicate_indexes;
 mod detect_invalid_indexes;
@@ -16,7 +17,9 @@ mod detect_unused_indexes;
 mod explain_slow_queries;
 mod forecast_capacity_needs;
 mod identify_tables_needing_vacuum;
+mod judge_index_trial;
 mod list_active_branches;
+mod measure_table_workload;
 mod persist_pg_stat_statements;
 mod schedule_vacuum_analyze;
 mod schedule_vacuum_full;
@@ -33,6 +36,7 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &collect_pg_stat_statements_info::TOOL,
     &collect_sessions::TOOL,
     &collect_statistics::TOOL,
+    &collect_table_workload::TOOL,
     &detect_bloated_indexes::TOOL,
     &detect_duplicate_indexes::TOOL,
     &detect_invalid_indexes::TOOL,
@@ -42,7 +46,9 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &explain_slow_queries::TOOL,
     &forecast_capacity_needs::TOOL,
     &identify_tables_needing_vacuum::TOOL,
+    &judge_index_trial::TOOL,
     &list_active_branches::TOOL,
+    &measure_table_workload::TOOL,
     &persist_pg_stat_statements::TOOL,
     &schedule_vacuum_analyze::TOOL,
     &schedule_vacuum_full::TOOL,

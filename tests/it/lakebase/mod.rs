@@ -1,6 +1,7 @@
 //! The client of a workspace: against a stand-in that answers as a test says, and against databases of
 //! the emulator.
 
+mod advice;
 mod client;
 mod databases;
 mod provisioning;

@@ -4,13 +4,14 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakeops::config::{FixedEnvironment, LakebaseConnection};
+use lakeops::config::{FixedEnvironment, LakebaseConnection, Settings};
 use lakeops::emulator::{Emulator, EmulatorOptions};
 use lakeops::kernel::{ApiCall, Clock as _, RandomIds, Redactor, SystemClock};
 use lakeops::lakebase::name::{BranchName, path_of};
 use lakeops::lakebase::resource::EndpointState;
 use lakeops::lakebase::{
-    Login, Outside, Patience, ReadApi as _, Workspace as _, WorkspaceClient, read_write_endpoint,
+    Lakebase, Login, Outside, Patience, ReadApi as _, Workspace as _, WorkspaceClient,
+    read_write_endpoint,
 };
 use lakeops::postgres::Quiet;
 use nix::sys::signal::{Signal, kill};
@@ -82,6 +83,28 @@ impl Cloud {
 
     pub(super) async fn stop(self) {
         Box::pin(self.emulator.stop()).await.unwrap();
+    }
+
+    /// Puts the shipped workflows and SOPs into the project folder.
+    pub(super) fn ship(&self) {
+        for folder in ["workflows", "sops"] {
+            let to = self.folder.path().join(folder);
+            std::fs::create_dir_all(&to).unwrap();
+            let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_file() {
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The databases of its projects.
+    pub(super) fn databases(&self) -> Lakebase {
+        let file = self.place.state().join("emulator/connection.json");
+        let connection = LakebaseConnection::from_emulator(&file).unwrap();
+        let limits = Settings::default().limits;
+        Lakebase::new(Arc::clone(&self.client), None, connection.ca_file, &limits)
     }
 
     pub(super) fn command(&self, args: &[&str]) -> tokio::process::Command {
