@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::tables::{ALERTS, APPROVALS, RUNS, STEPS};
-use crate::journal::Entry;
-use crate::journal::event::{Event, SkipReason};
-use crate::kernel::{Direction, Failure, Settlement, Target, Timestamp};
+use crate::journal::event::{ApprovalRequest, Decision, Event, SkipReason};
+use crate::journal::{Entry, Principal};
+use crate::kernel::{ChangeSet, Direction, Failure, Settlement, Target, Timestamp};
+use crate::tools::analysis::recommendation::reviewed;
 use crate::tools::tool::HistoryRow;
 
 /// A row of a run, before it is typed.
@@ -49,6 +50,9 @@ struct Fold {
     workflow: String,
     begun: BTreeMap<String, (u32, Timestamp)>,
     asked: BTreeMap<String, (serde_json::Map<String, Value>, Timestamp)>,
+    proposed: BTreeMap<String, ChangeSet>,
+    /// What each open approval is about, by step.
+    shown: BTreeMap<String, Vec<(String, ChangeSet)>>,
     about: serde_json::Map<String, Value>,
     created: Timestamp,
     counts: Counts,
@@ -93,8 +97,9 @@ impl Fold {
             Event::AttemptStarted { step, attempt, .. } => {
                 self.begun.insert(step, (attempt, at));
             }
-            Event::ChangesProposed { step, .. } => {
-                self.begun.entry(step).or_insert((1, at));
+            Event::ChangesProposed { step, set, .. } => {
+                self.begun.entry(step.clone()).or_insert((1, at));
+                self.proposed.insert(step, set);
             }
             Event::AttemptFailed { step, attempt, failure, retry_at } => {
                 self.counts.failed += u32::from(retry_at.is_none());
@@ -140,6 +145,7 @@ impl Fold {
             Event::ApprovalRequested { step, request } => {
                 // Asked again: the earlier request was answered by nobody.
                 self.close_approval(&step);
+                self.show(&step, &request);
                 let asked = fields(json!({
                     "change_set": request.digest.to_string(),
                     "prompt": request.prompt,
@@ -152,6 +158,7 @@ impl Fold {
                 self.asked.insert(step, (asked, at));
             }
             Event::ApprovalDecided { step, decision, by, reason, .. } => {
+                self.review(&step, decision, &by, at);
                 if let Some((asked, since)) = self.asked.get_mut(&step) {
                     asked.append(&mut fields(json!({
                         "decision": decision,
@@ -176,6 +183,37 @@ impl Fold {
                 self.push(ALERTS, (format!("alert/{dedup}"), None), at, row);
             }
             _ => {}
+        }
+    }
+
+    /// Keeps what an approval is about: a set that is proposed later was not decided on.
+    fn show(&mut self, step: &str, request: &ApprovalRequest) {
+        let is_done = request.direction == Direction::Do;
+        let covers = request.covers.iter().filter(|_| is_done);
+        let shown = covers.filter_map(|key| Some((key.clone(), self.proposed.get(key)?.clone())));
+        let shown = shown.collect();
+        self.shown.insert(step.to_owned(), shown);
+    }
+
+    /// What a person decided about advice is part of its life: a rejected one is not given again.
+    fn review(&mut self, step: &str, decision: Decision, by: &Principal, at: Timestamp) {
+        let shown = self.shown.remove(step).unwrap_or_default();
+        let approved = match decision {
+            Decision::Approved => true,
+            Decision::Rejected => false,
+            // Nobody decided.
+            Decision::Expired => return,
+        };
+        for (covered, set) in shown {
+            for (index, change) in set.changes.iter().enumerate() {
+                let Some(mut row) = reviewed(&change.facts, approved) else { continue };
+                if let Value::Object(row) = &mut row.row {
+                    row.insert("reviewed_by".into(), by.name.clone().into());
+                    row.insert("reviewed_at".into(), json!(at));
+                }
+                let id = format!("{}/{covered}/review/{index}/{}", self.run, at.as_millis());
+                self.rows.push(Loose { row, id, step: Some(covered.clone()), at });
+            }
         }
     }
 

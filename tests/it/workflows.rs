@@ -371,6 +371,13 @@ async fn advice_about_indexes_is_followed_after_a_decision() {
         "drop index concurrently \"public\".\"o_a_twin\"",
     ];
     assert_eq!(asked, expected);
+    // Without branches it says so, to whoever decides.
+    let sets = view.open_approvals().flat_map(|approval| approval.sets.values());
+    for change in sets.flat_map(|set| &set.changes) {
+        let untried =
+            "; not verified: the connection is no Lakebase workspace, so no branch can be made";
+        assert!(change.why.ends_with(untried), "{}", change.why);
+    }
     let by = somebody();
     let approve = bench.engine.decide_approval((&run, None), None, Decision::Approved, (&by, "ok"));
     approve.await.unwrap();
@@ -388,4 +395,42 @@ async fn advice_about_indexes_is_followed_after_a_decision() {
                where indrelid = 'public.o'::regclass and indisvalid";
     let names = harness::value::<String>(&endpoint, now).await;
     assert_eq!(names.split(' ').filter(|name| name.contains("o_a")).count(), 2, "{names}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_advice_is_not_given_again() {
+    let endpoint = harness::postgres().await.fresh_database("rejected").await;
+    let setup = [
+        "create table public.o (id int primary key, b int)",
+        "insert into public.o select g, g from generate_series(1, 1000) as g",
+        "create index o_b on public.o (b)",
+        "create index o_b_twin on public.o (b)",
+        "vacuum analyze",
+    ];
+    harness::execute(&endpoint, &setup).await;
+    let state = tempfile::tempdir().unwrap();
+    let bench = Bench::keeping(endpoint, Some(state.path()));
+    let (run, outcome) = bench.run("index_review", &[("kinds", r#"["drop_duplicate"]"#)]).await;
+    assert_eq!(outcome, Outcome::WaitingApproval, "{:#?}", bench.view(&run).await);
+    let by = somebody();
+    let reject = bench.engine.decide_approval((&run, None), None, Decision::Rejected, (&by, "no"));
+    reject.await.unwrap();
+    assert_eq!(bench.execute(&run).await, Outcome::Failed);
+
+    let location = Location::folder(&state.path().join("history")).unwrap();
+    let sql = "select status, reviewed_by, cast(reviewed_at as varchar) as reviewed_at \
+               from index_recommendations where status in ('approved', 'rejected')";
+    let answer = history::answer(&location, &Query::new(sql), &[], None).await.unwrap();
+    let rows = answer.rows().unwrap();
+    assert_eq!((rows.len(), &rows[0]["status"]), (1, &json!("rejected")), "{rows:?}");
+    assert_eq!(rows[0]["reviewed_by"], "ann");
+    assert!(rows[0]["reviewed_at"].is_string(), "{rows:?}");
+
+    // The twin is still there, and nobody is asked about it any more.
+    let (run, outcome) = bench.run("index_review", &[("kinds", r#"["drop_duplicate"]"#)]).await;
+    let view = bench.view(&run).await;
+    assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
+    assert_eq!(view.step("decide").unwrap().output["act"], false);
+    let found = &view.step("analysis/duplicates").unwrap().output["recommendations"];
+    assert_eq!(found[0]["status"], "rejected", "{found:#}");
 }
