@@ -7,4 +7,4 @@ select
     i,
     'user ' || i % 500,
     pg_catalog.rpad(pg_catalog.md5(i::text), 160, '.')
-from pg_catalog.generate_series(1, 240000) as i
+from pg_catalog.generate_series(1, 160000) as i

@@ -1,14 +1,14 @@
--- purpose: who uses the demo's database: the shop's own programs, and an operator who is no superuser
--- needs: PostgreSQL 17 (pg_maintain)
+-- purpose: the role of the shop's own programs, with the password that the session was told
+-- needs: PostgreSQL 14; a role that may make roles
 -- params: none
 -- columns: none
 do $$
 begin
-    create role shop_app login;
-    create role shop_operator login;
-    grant pg_monitor, pg_signal_backend, pg_read_all_data, pg_maintain to shop_operator;
+    execute pg_catalog.format(
+        'create role shop_app login password %L', pg_catalog.current_setting('shop.password')
+    );
 exception
-    -- Roles belong to the whole server: another database may have brought them.
+    -- Roles belong to the whole server: another database may have brought this one.
     when duplicate_object or unique_violation then null;
 end
 $$

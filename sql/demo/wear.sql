@@ -10,12 +10,12 @@ begin
         select w.name, w.row_count
         from (
             values
-                ('order_lines', 90000),
-                ('orders', 60000),
-                ('payments', 50000),
-                ('carts', 40000),
-                ('shipments', 30000),
-                ('reviews', 20000)
+                ('order_lines', 45000),
+                ('orders', 30000),
+                ('payments', 25000),
+                ('carts', 20000),
+                ('shipments', 15000),
+                ('reviews', 10000)
         ) as w (name, row_count)
     loop
         execute pg_catalog.format(

@@ -40,7 +40,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Begin with:
-  lakeops demo                     the whole story on a local PostgreSQL, in a minute
+  lakeops demo                     the whole story on a Lakebase of this machine
   lakeops init                     a configuration, a workflow and an SOP to start from
   lakeops doctor                   what is missing, and how to get it";
 

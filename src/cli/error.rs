@@ -151,10 +151,10 @@ impl CliError {
             | Self::File { .. }
             | Self::EmulatorFailed { .. }
             | Self::Served { .. }
-            | Self::PlanFile(PlanFileError::Write { .. } | PlanFileError::Read { .. })
-            | Self::Demo(DemoError::Server(_) | DemoError::NoPgstattuple { .. }) => {
+            | Self::PlanFile(PlanFileError::Write { .. } | PlanFileError::Read { .. }) => {
                 Exit::Environment
             }
+            Self::Demo(error) if error.is_environment() => Exit::Environment,
             Self::Config(_) | Self::PlanFile(_) => Exit::Invalid,
             Self::Standing(StandingError::Journal(error)) | Self::Journal(error) => {
                 of_journal(error)

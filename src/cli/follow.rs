@@ -88,6 +88,13 @@ pub async fn execute_and_print(
 }
 
 async fn listen(interrupt: CancellationToken, out: Output) {
+    told_to_end().await;
+    out.note("interrupted: what has begun is settled, then the run is parked");
+    interrupt.cancel();
+}
+
+/// Resolves when somebody wants the process to end: Ctrl-C, or SIGTERM.
+pub async fn told_to_end() {
     let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     let told = async {
         match terminate {
@@ -101,8 +108,6 @@ async fn listen(interrupt: CancellationToken, out: Output) {
         _ = tokio::signal::ctrl_c() => {}
         () = told => {}
     }
-    out.note("interrupted: what has begun is settled, then the run is parked");
-    interrupt.cancel();
 }
 
 /// Prints what happens while it happens, for whoever watches.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakeops::cli::demo::load::{Forgotten, Load, WORKERS};
-use lakeops::cli::demo::patient::Patient;
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::parts::{History, Notifier, Parts, Unobserved};
@@ -145,8 +144,8 @@ impl Bench {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_session_is_ended_and_nobody_else() {
     let database = harness::postgres().await.fresh_database("forgotten").await;
-    let patient = Patient::prepare(database).await.unwrap();
-    let bench = Bench::on(patient.operator());
+    let (patient, operator) = harness::patient(database).await;
+    let bench = Bench::on(operator);
     let short = [("patience", "10ms")];
     let (run, outcome) = bench.run("relieve_connections", &short).await;
     assert_eq!(outcome, Outcome::Succeeded);
@@ -172,8 +171,8 @@ async fn bloat_is_healed_after_a_decision() {
     let installation = harness::postgres().await.installation();
     let options = place.options("bloat");
     let server = place.local.start(installation, &options, &Quiet).await.unwrap();
-    let patient = Patient::prepare(server.endpoint()).await.unwrap();
-    let bench = Bench::on(patient.operator());
+    let (patient, operator) = harness::patient(server.endpoint()).await;
+    let bench = Bench::on(operator);
     let before = patient.tables().await.unwrap();
     let (run, outcome) = bench.run("heal_bloat", &[("full_size", "16MiB")]).await;
     let view = bench.view(&run).await;
@@ -200,8 +199,8 @@ async fn bloat_is_healed_after_a_decision() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_alerts_when_it_is_critical() {
     let database = harness::postgres().await.fresh_database("health").await;
-    let patient = Patient::prepare(database).await.unwrap();
-    let bench = Bench::on(patient.operator());
+    let (_, operator) = harness::patient(database).await;
+    let bench = Bench::on(operator);
     let (run, outcome) = bench.run("health_check", &[]).await;
     let view = bench.view(&run).await;
     assert_eq!(outcome, Outcome::Succeeded, "{view:#?}");
@@ -295,8 +294,8 @@ async fn an_incident_is_healed_or_escalated() {
     let place = harness::Place::new();
     let installation = harness::postgres().await.installation();
     let server = place.local.start(installation, &place.options("incident"), &Quiet).await.unwrap();
-    let patient = Patient::prepare(server.endpoint()).await.unwrap();
-    let bench = Bench::on(patient.operator());
+    let (patient, operator) = harness::patient(server.endpoint()).await;
+    let bench = Bench::on(operator);
     let load = Load::start(&patient, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
     let _forgotten = Forgotten::begin(&patient).await.unwrap();
     while patient.blocked(Duration::from_secs(5)).await.unwrap() < WORKERS as u64 {

@@ -8,14 +8,15 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Bar;
 use crate::cli::session::{Session, Shell};
 
-/// See the whole story on a local PostgreSQL, in a minute
+/// See the whole story on a Lakebase of this machine, in a minute
 ///
-/// Starts a PostgreSQL of its own, makes a database sick, lets the shipped workflows find out what is
-/// wrong, kills its own worker in the middle, goes on where it was, stops for an approval, heals,
-/// and proves that it helped. At a terminal you are asked; elsewhere the demo decides by itself, for
-/// its own cluster only. Everything shown was measured or read from the journal. It works in a folder
-/// of its own below the state directory: your journal is not touched, and nothing is left running.
-/// Exits with 0 only if every promise held.
+/// Starts an emulator of its own with a real PostgreSQL 17, makes a database sick, lets the shipped
+/// workflows find out what is wrong, kills its own worker in the middle, goes on where it was, rehearses
+/// a dangerous change on a throw-away branch, stops for an approval, heals, and proves that it helped.
+/// At a terminal you are asked; elsewhere the demo decides by itself, for its own database only.
+/// Everything shown was measured or read from the journal. It works in a folder of its own below the
+/// state directory: your journal is not touched, and no process, database or branch is left. Exits with
+/// 0 only if every promise held.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +24,7 @@ Examples:
   lakeops demo --yes               without being asked
   lakeops demo --output json       only the report, at the end")]
 pub(crate) struct Args {
-    /// Do not ask: the demo approves by itself, for its own cluster
+    /// Do not ask: the demo approves by itself, for its own database
     #[arg(long)]
     yes: bool,
 }
@@ -39,9 +40,9 @@ pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
         state: session.config.state_dir(),
         server: session.server_options(),
         program,
-        unset: shell.environment.vars("LAKEOPS_").into_keys().collect(),
+        environment: std::sync::Arc::clone(&shell.environment),
+        redactor: shell.out.redactor().clone(),
         can_ask: is_person && !args.yes && !shell.prints_json(),
-        current_dir: shell.environment.current_dir(),
         clock: std::sync::Arc::clone(&shell.clock),
         ids: std::sync::Arc::clone(&shell.ids),
     };

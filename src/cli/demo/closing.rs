@@ -44,6 +44,7 @@ fn sessions(screen: &mut Screen, report: &Report) {
         ("blocked", &seen.blocked, Some(seen.blocked_before)),
         ("healed", &seen.healed, Some(seen.blocked_after)),
         ("during act 2", &report.bloat.payments, None),
+        ("during act 3", &report.rewrite.payments, None),
     ];
     let rows = stretches.map(|(when, load, waiting)| {
         vec![
@@ -60,12 +61,12 @@ fn sessions(screen: &mut Screen, report: &Report) {
 }
 
 fn tables(screen: &mut Screen, report: &Report) {
-    let touched = report.bloat.tables.iter().filter(|table| {
-        report.bloat.vacuumed.contains(&table.name) || report.bloat.rewritten.contains(&table.name)
-    });
-    let rows = touched.map(|table| {
-        let how =
-            if report.bloat.rewritten.contains(&table.name) { "rewritten" } else { "vacuumed" };
+    let (bloat, rewrite) = (&report.bloat, &report.rewrite);
+    let vacuumed = bloat.tables.iter().filter(|table| bloat.vacuumed.contains(&table.name));
+    let rewritten = rewrite.tables.iter().filter(|table| rewrite.rewritten.contains(&table.name));
+    let touched = vacuumed.map(|table| (table, "vacuumed"));
+    let touched = touched.chain(rewritten.map(|table| (table, "rewritten")));
+    let rows = touched.map(|(table, how)| {
         vec![
             table.name.clone(),
             how.to_owned(),

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::emulator::EmulatorError;
+use crate::emulator::fleet::FleetError;
 use crate::journal::JournalError;
 use crate::kernel::{Digest, Failure};
-use crate::postgres::{PgError, PostgresError};
+use crate::postgres::{PgError, PgVersion, PostgresError};
 
 /// Why the demo could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,27 @@ pub enum DemoError {
     /// There is no server to work with.
     #[error("the demo's PostgreSQL could not be had")]
     Server(#[from] PostgresError),
+    /// The emulator runs no server of this version.
+    #[error("the demo's emulator runs PostgreSQL {wanted}, and {bin_dir} has {found}")]
+    Version {
+        /// The major version that it runs.
+        wanted: u32,
+        /// The one that there is.
+        found: PgVersion,
+        /// Where its programs are.
+        bin_dir: PathBuf,
+    },
+    /// The Lakebase that the demo plays on.
+    #[error("the demo's emulator could not be used")]
+    Emulator(#[from] EmulatorError),
+    /// A call of the demo itself to its emulator failed.
+    #[error("the demo's emulator refused to {what}: {failure}")]
+    Workspace {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        failure: Failure,
+    },
     /// The server lacks what measures bloat page by page.
     #[error("the PostgreSQL in {bin_dir} lacks the extension pgstattuple")]
     NoPgstattuple {
@@ -73,8 +96,14 @@ pub enum DemoError {
     /// A worker left no run in the journal.
     #[error("the journal has no run of `{workflow}`")]
     NoRun {
-        /// The workflow.
+        /// The workflow, or the run.
         workflow: String,
+    },
+    /// A run asks for nothing that should.
+    #[error("run {run} asks for no approval")]
+    NotAsked {
+        /// The run.
+        run: String,
     },
     /// A run without its plan.
     #[error("the journal has no plan {plan}")]
@@ -106,12 +135,17 @@ impl DemoError {
                  the directory of another one"
                     .to_owned(),
             ),
-            Self::Server(PostgresError::InUse { .. }) => Some(
+            Self::Version { wanted, .. } => Some(format!(
+                "install PostgreSQL {wanted}, or set LAKEOPS_POSTGRES_BIN to the directory of one"
+            )),
+            Self::Emulator(EmulatorError::Fleet(FleetError::InUse { .. })) => Some(
                 "another demo is at work on this state directory: wait for it, or name another \
                  one with `--state`"
                     .to_owned(),
             ),
-            Self::Server(error) => error.help(),
+            Self::Server(error)
+            | Self::Emulator(EmulatorError::Fleet(FleetError::Server(error))) => error.help(),
+            Self::Workspace { failure, .. } => failure.help.clone(),
             _ => None,
         }
     }
@@ -120,7 +154,12 @@ impl DemoError {
     pub const fn is_environment(&self) -> bool {
         matches!(
             self,
-            Self::Server(_) | Self::NoPgstattuple { .. } | Self::File { .. } | Self::Worker { .. }
+            Self::Server(_)
+                | Self::Version { .. }
+                | Self::Emulator(_)
+                | Self::NoPgstattuple { .. }
+                | Self::File { .. }
+                | Self::Worker { .. }
         )
     }
 }

@@ -8,11 +8,11 @@ use super::error::DemoError;
 use super::figures::Connections;
 use super::load::{Forgotten, WORKERS};
 use super::record::Recorded;
-use super::teller::Teller;
+use super::teller::{Teller, Watched};
 use super::worker::Call;
-use super::{lock_tree, rules};
+use super::{cloud, lock_tree, rules};
 use crate::config::Settings;
-use crate::kernel::{Operation, Target};
+use crate::kernel::Operation;
 use crate::report::changes;
 use crate::report::style::{Tone, count};
 use crate::tools::context::ReadContext;
@@ -22,7 +22,7 @@ pub(super) const WORKFLOW: &str = "relieve_connections";
 const TOOL: &str = "monitor_connections";
 /// How long the load is looked at.
 const WATCH: Duration = Duration::from_millis(1500);
-/// Longer than the patience of the workflow.
+/// Longer than the patience of the workflow and of its SOP.
 const SUFFERING: Duration = Duration::from_millis(5300);
 /// The sickness breaks out within this.
 const OUTBREAK: Duration = Duration::from_secs(10);
@@ -49,7 +49,8 @@ pub(super) async fn tell(teller: &mut Teller<'_>) -> Result<Connections, DemoErr
         teller.screen.line(&format!("     {}", style.paint(Tone::Warn, line)));
     }
     teller.screen.line("");
-    teller.expect(WORKFLOW, &Call::new(&["run", WORKFLOW]), &[0]).await?;
+    let call = Call::new(&["run", WORKFLOW, "--target", cloud::TARGET]);
+    teller.expect(Watched::Newest(WORKFLOW), &call, &[0]).await?;
     let recorded = teller.record.run(WORKFLOW).await?;
     explain(teller, &recorded);
     let healed = teller.load.watch(WATCH).await;
@@ -93,7 +94,7 @@ async fn outbreak(teller: &Teller<'_>) -> Result<(), DemoError> {
 async fn look(teller: &Teller<'_>) -> Result<Value, DemoError> {
     let Some(AnyTool::Read(tool)) = Catalog::builtin().find(TOOL) else { return Ok(Value::Null) };
     let reader = teller.patient.reader();
-    let (settings, target) = (Settings::default(), Target::default());
+    let (settings, target) = (Settings::default(), cloud::target());
     let context = ReadContext::new(&reader, &*teller.clock, &settings, &target);
     let output = tool.read(&context, json!({})).await;
     reader.close().await;

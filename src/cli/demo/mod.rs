@@ -1,9 +1,11 @@
-//! The demo: a real PostgreSQL with a real sickness, healed by the shipped workflows.
+//! The demo: a real PostgreSQL with a real sickness on a Lakebase of this machine, healed by the shipped
+//! workflows.
 //!
 //! Everything that it prints was measured, or read from the journal of its own runs. Its workers are
 //! this very program, started with the command lines that it shows. Start with [`play`].
 
 mod closing;
+mod cloud;
 pub mod error;
 pub mod figures;
 mod first_act;
@@ -17,6 +19,7 @@ mod screen;
 mod second_act;
 mod story;
 mod teller;
+mod third_act;
 mod worker;
 
 pub use error::DemoError;

@@ -1,5 +1,6 @@
 //! A database with everything wrong that the demo heals.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,18 +8,20 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::error::DemoError;
 use crate::config::settings::Limits;
-use crate::kernel::{Bind, SqlFile};
+use crate::engine::parts::Endpoints;
+use crate::kernel::{Bind, BoxFuture, Failure, Secret, SqlFile, Target};
 use crate::postgres::{PgEndpoint, PgReader};
 use crate::sql_file;
 
 /// The role of the shop's own programs.
 const APP: &str = "shop_app";
-/// The role that lakeops works as: no superuser.
-const OPERATOR: &str = "shop_operator";
+/// What the demo's own connection is called.
+const CONNECTION: &str = "demo";
 
+static PASSWORD: SqlFile = sql_file!("demo/password");
+static ROLES: SqlFile = sql_file!("demo/roles");
 /// What makes the database, and makes it sick, in this order.
-static SETUP: [&SqlFile; 12] = [
-    &sql_file!("demo/roles"),
+static SETUP: [&SqlFile; 11] = [
     &sql_file!("demo/schema"),
     &sql_file!("demo/grants"),
     &sql_file!("demo/pgstattuple"),
@@ -37,9 +40,10 @@ static TABLES: SqlFile = sql_file!("demo/tables");
 static BLOCKED: SqlFile = sql_file!("demo/blocked");
 
 /// A shop's database: six tables full of dead rows, and one that is mostly empty space.
-#[derive(Debug)]
 pub struct Patient {
-    database: PgEndpoint,
+    place: Arc<dyn Endpoints>,
+    target: Target,
+    app: PgEndpoint,
 }
 
 /// A table as the server counts it.
@@ -58,26 +62,30 @@ pub struct TableFigures {
 }
 
 impl Patient {
-    /// Fills an empty database, given as its superuser reaches it.
-    pub async fn prepare(database: PgEndpoint) -> Result<Self, DemoError> {
-        let patient = Self { database };
-        let mut session = open(&patient.database).await?;
-        for file in SETUP {
-            let done = session.execute(file.body()).await;
-            done.map_err(|source| DemoError::Database { what: file.name, source })?;
+    /// Fills an empty database, reached as its owner, who may make roles. The shop's own programs log in
+    /// with `password`.
+    pub async fn prepare(
+        place: Arc<dyn Endpoints>,
+        target: Target,
+        password: &Secret<String>,
+    ) -> Result<Self, DemoError> {
+        let found = place.endpoint(CONNECTION, &target, true).await;
+        let owner = found.map_err(|failure| DemoError::Workspace { what: "log in", failure })?;
+        let mut session = open(&owner).await?;
+        let failed = |name: &'static str| move |source| DemoError::Database { what: name, source };
+        let told = sqlx::query(PASSWORD.body()).bind(password.expose()).execute(&mut session).await;
+        told.map_err(failed(PASSWORD.name))?;
+        for file in std::iter::once(&ROLES).chain(SETUP) {
+            session.execute(file.body()).await.map_err(failed(file.name))?;
         }
         drop(session.close().await);
-        Ok(patient)
+        let app = owner.with_user(APP, Some(password));
+        Ok(Self { place, target, app })
     }
 
     /// How the shop's own programs reach it.
     pub fn app(&self, application: &str) -> PgEndpoint {
-        self.database.with_user(APP, None).with_application_name(application)
-    }
-
-    /// How lakeops reaches it.
-    pub fn operator(&self) -> PgEndpoint {
-        self.database.with_user(OPERATOR, None)
+        self.app.with_application_name(application)
     }
 
     /// What the server counts of its tables now.
@@ -100,9 +108,15 @@ impl Patient {
         Ok(row?.blocked)
     }
 
-    /// A session that looks at it.
+    /// A session of the owner that looks at it. The password is asked for anew: it may have expired while
+    /// a person thought.
     pub(super) fn reader(&self) -> PgReader {
-        PgReader::new(self.database.clone(), &Limits::default(), "lakeops demo")
+        let (place, target) = (Arc::clone(&self.place), self.target.clone());
+        let find = move || -> BoxFuture<'static, Result<PgEndpoint, Failure>> {
+            let (place, target) = (Arc::clone(&place), target.clone());
+            Box::pin(async move { place.endpoint(CONNECTION, &target, true).await })
+        };
+        PgReader::found_by(find, &Limits::default(), "lakeops demo")
     }
 }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::DemoError;
-use crate::postgres::PgEndpoint;
 
 macro_rules! shipped {
     ($($path:literal),* $(,)?) => {
@@ -18,12 +17,20 @@ macro_rules! shipped {
 const FILES: &[(&str, &str)] = shipped![
     "workflows/relieve_connections.yaml",
     "workflows/heal_bloat.yaml",
+    "workflows/rewrite_bloat.yaml",
     "workflows/health_check.yaml",
     "sops/connections.rhai",
     "sops/bloat.rhai",
     "sops/health.rhai",
     "sops/change_policy.rhai",
 ];
+
+/// Its configuration.
+const CONFIG: &str = "\
+# The project of `lakeops demo`, made anew by each demo.
+connection = \"emulator\"
+actor_from_env = true
+";
 
 /// A project folder.
 #[derive(Clone, Debug)]
@@ -49,7 +56,7 @@ impl Project {
         &self.root
     }
 
-    /// Where its journal is.
+    /// Where its journal is, and its emulator while the demo runs.
     pub(super) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
@@ -71,23 +78,8 @@ impl Project {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).map_err(|error| self.failed("create", &folder, error))?;
         }
+        self.write(".config/lakeops.toml", CONFIG)?;
         FILES.iter().try_for_each(|(path, text)| self.write(path, text))
-    }
-
-    /// Lets it know its database.
-    pub(super) fn connect(&self, database: &PgEndpoint) -> Result<(), DemoError> {
-        let url = database.to_url();
-        // The URL names a Unix socket and no password.
-        let url = toml::Value::String(url.expose().clone());
-        let text = format!(
-            "# The project of `lakeops demo`, made anew by each demo.\n\
-             connection = \"demo\"\n\
-             actor_from_env = true\n\n\
-             [connections.demo]\n\
-             kind = \"postgres\"\n\
-             url = {url}\n"
-        );
-        self.write(".config/lakeops.toml", &text)
     }
 
     fn write(&self, path: &str, text: &str) -> Result<(), DemoError> {
@@ -115,11 +107,9 @@ mod tests {
         fs::write(project.state().join("journal.db"), "old").unwrap();
         project.renew().unwrap();
         assert!(!project.state().join("journal.db").exists());
-        let endpoint = PgEndpoint::socket(Path::new("/run/pg"), 5499, "shop_operator", "shop");
-        project.connect(&endpoint).unwrap();
         let text = fs::read_to_string(project.config()).unwrap();
         let read: toml::Table = text.parse().unwrap();
-        assert!(read["connections"]["demo"]["url"].as_str().unwrap().contains("shop_operator"));
+        assert_eq!(read["connection"].as_str(), Some("emulator"));
         for (path, _) in FILES {
             assert!(project.root().join(path).is_file(), "{path}");
         }

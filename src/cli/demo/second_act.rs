@@ -1,52 +1,28 @@
-//! The second act: dead rows and bloat, a worker that is killed, and a decision.
+//! The second act: dead rows, and a worker that is killed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::cloud;
 use super::error::DemoError;
 use super::figures::{Bloat, compare, size};
 use super::patient::TableFigures;
-use super::rules;
-use super::teller::Teller;
+use super::teller::{Teller, Watched};
 use super::worker::Call;
-use crate::cli::prompt;
 use crate::journal::Entry;
-use crate::journal::event::{Decision, Event};
+use crate::journal::event::Event;
 use crate::kernel::Settlement;
 use crate::report::RunView;
-use crate::report::approvals;
 use crate::report::style::Tone;
 
 pub(super) const WORKFLOW: &str = "heal_bloat";
-/// From how much empty space on the demo's workflow asks for a rewrite.
-const FULL_SIZE: &str = "full_size=16MiB";
 /// The step that vacuums, one item for each table.
 const VACUUM: &str = "vacuum[";
-const REWRITE: &str = "rewrite[";
-/// The rule of the SOP that asks for a rewrite.
-const WORTH_IT: &str = "a rewrite is worth it";
 /// The worker dies when so many tables are vacuumed, before it can write down that the last one is.
 const DIES_AFTER: &str = "4";
-/// The exit code of a run that waits for a decision.
-const WAITS: i32 = 3;
-/// The exit code of a run that failed, as one does whose approval is rejected.
-const FAILED: i32 = 1;
 
-/// Who decides about the rewrite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decider {
-    /// The person at the terminal.
-    Person,
-    /// The demo itself, for its own database.
-    Demo,
-}
-
-pub(super) async fn tell(
-    teller: &mut Teller<'_>,
-    decider: Decider,
-    traces: &Path,
-) -> Result<Bloat, DemoError> {
-    teller.screen.act(2, "Dead rows, bloat, and a worker that is killed");
+pub(super) async fn tell(teller: &mut Teller<'_>, traces: &Path) -> Result<Bloat, DemoError> {
+    teller.screen.act(2, "Dead rows, and a worker that is killed");
     let (before, from) = (teller.patient.tables().await?, teller.clock.now());
     tables(teller, &before);
     let (killed_by, killed_at) = kill(teller, traces).await?;
@@ -56,15 +32,13 @@ pub(super) async fn tell(
     survey(teller, &struck.view, killed_at.as_deref());
     let run = struck.view.run_id.clone();
     if killed_by.is_some() {
-        teller.expect(WORKFLOW, &Call::new(&["resume", &run]), &[0, WAITS]).await?;
+        teller.expect(Watched::Run(&run), &Call::new(&["resume", &run]), &[0]).await?;
         not_again(teller, &settled, &begun).await?;
     }
-    let statements = decide(teller, decider, &run).await?;
     let recorded = teller.record.run(WORKFLOW).await?;
     let after = teller.patient.tables().await?;
     let payments = teller.load.since(from);
     teller.screen.say(&format!("Payments, while all this went on: {payments}."));
-    let decision = decision(&recorded.entries);
     Ok(Bloat {
         run_id: run,
         outcome: recorded.view.outcome,
@@ -72,12 +46,7 @@ pub(super) async fn tell(
         killed_at,
         settled_before_kill: settled,
         begun_before_kill: begun,
-        vacuumed: objects(&recorded.view, VACUUM),
-        rewritten: objects(&recorded.view, REWRITE),
-        decided_by: decision.as_ref().map(|(_, by, _)| by.clone()),
-        approved: decision.as_ref().is_some_and(|(approved, ..)| *approved),
-        decided_first: is_decided_first(&recorded.entries),
-        statements,
+        vacuumed: recorded.applied(VACUUM),
         tables: compare(&before, &after),
         payments,
     })
@@ -107,17 +76,13 @@ async fn kill(
     traces: &Path,
 ) -> Result<(Option<i32>, Option<String>), DemoError> {
     let trace: PathBuf = traces.join("boundaries");
-    let call = Call::new(&["run", WORKFLOW, "-p", FULL_SIZE])
+    let call = Call::new(&["run", WORKFLOW, "--target", cloud::TARGET])
         .with_var("LAKEOPS_KILL_AT", DIES_AFTER)
         .with_var("LAKEOPS_KILL_AMONG", "/after effect")
         .with_var("LAKEOPS_KILL_TRACE", trace.display().to_string());
-    let ended = teller.follow(WORKFLOW, &call).await?;
-    if ended.signal().is_none() && ended.code() != Some(WAITS) {
-        return Err(DemoError::Unexpected {
-            command: call.args.join(" "),
-            status: ended.status.to_string(),
-            said: ended.said,
-        });
+    let ended = teller.follow(Watched::Newest(WORKFLOW), &call).await?;
+    if ended.signal().is_none() && ended.code() != Some(0) {
+        return Err(ended.unexpected(&call));
     }
     let reached = std::fs::read_to_string(&trace).unwrap_or_default();
     let last = reached.lines().last().and_then(|line| line.split_once(' '));
@@ -180,54 +145,6 @@ async fn not_again(
     Ok(())
 }
 
-/// Shows what waits, and has it decided. Returns the statements that were shown.
-async fn decide(
-    teller: &mut Teller<'_>,
-    decider: Decider,
-    run: &str,
-) -> Result<Vec<String>, DemoError> {
-    let recorded = teller.record.run(WORKFLOW).await?;
-    let waiting: Vec<_> = recorded.view.open_approvals().collect();
-    let mut statements = Vec::new();
-    let style = teller.screen.style;
-    if !waiting.is_empty() {
-        teller.screen.act(3, "A decision that no program may take");
-        let decided = recorded.view.step("decide").map(rules::held).unwrap_or_default();
-        for rule in decided.into_iter().filter(|rule| rule.name == WORTH_IT) {
-            teller.screen.say(&format!("sops/bloat.rhai: {}", rule.text));
-            teller.screen.faint(&rule.values);
-        }
-    }
-    for approval in &waiting {
-        teller.screen.say(&approvals::one(style, &recorded.view, approval));
-        let sets = approval.sets.values().flat_map(|set| &set.changes);
-        statements.extend(sets.map(|change| change.operation.to_string()));
-    }
-    if waiting.is_empty() {
-        return Ok(statements);
-    }
-    teller.screen.line("");
-    let (verb, reason, as_demo) = match decider {
-        Decider::Person if prompt::confirm("   Approve exactly this? [y/N] ").await => {
-            ("approve", "approved in the demo", false)
-        }
-        Decider::Person => ("reject", "rejected in the demo", false),
-        Decider::Demo => {
-            teller.screen.say(
-                "Nobody is asked here: the demo approves as itself, for its own database only.",
-            );
-            ("approve", "nobody was asked; the demo's own throw-away database", true)
-        }
-    };
-    // Whatever waits now, only what was shown is decided about.
-    let digest = waiting.first().map_or("", |approval| approval.request.digest.short());
-    let call = Call::new(&[verb, run, "--digest", digest, "--reason", reason]);
-    let call = if as_demo { call.with_var("LAKEOPS_ACTOR", "demo") } else { call };
-    let codes: &[i32] = if verb == "approve" { &[0] } else { &[0, FAILED] };
-    teller.expect(WORKFLOW, &call, codes).await?;
-    Ok(statements)
-}
-
 /// The tables whose VACUUM is settled.
 fn settled(entries: &[Entry]) -> BTreeSet<String> {
     let names = entries.iter().filter_map(|entry| match &entry.event {
@@ -249,29 +166,4 @@ fn begun(entries: &[Entry]) -> BTreeSet<String> {
 /// The table of a step `vacuum[shop.orders]`.
 fn item(step: &str) -> Option<String> {
     step.strip_prefix(VACUUM)?.strip_suffix(']').map(str::to_owned)
-}
-
-/// The objects of the applied changes of the items of a step.
-fn objects(view: &RunView, prefix: &str) -> BTreeSet<String> {
-    let steps = view.steps.iter().filter(|step| step.key.starts_with(prefix));
-    let changes = steps.flat_map(|step| &step.changes).filter(|change| change.state == "applied");
-    changes.map(|change| change.object.clone()).collect()
-}
-
-fn decision(entries: &[Entry]) -> Option<(bool, String, u64)> {
-    entries.iter().find_map(|entry| match &entry.event {
-        Event::ApprovalDecided { decision, by, .. } => {
-            Some((*decision == Decision::Approved, by.name.clone(), entry.seq))
-        }
-        _ => None,
-    })
-}
-
-/// Whether no rewrite began before it was decided about.
-fn is_decided_first(entries: &[Entry]) -> bool {
-    let Some((_, _, decided)) = decision(entries) else { return false };
-    entries.iter().all(|entry| match &entry.event {
-        Event::ChangeStarted { step, .. } => !step.starts_with(REWRITE) || entry.seq > decided,
-        _ => true,
-    })
 }

@@ -4,33 +4,28 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sqlx::{Connection as _, Executor as _};
-
+use super::cloud::{self, Cloud};
 use super::error::DemoError;
 use super::figures::{Moment, Report, promises};
 use super::load::Load;
-use super::patient::{Patient, open};
+use super::patient::Patient;
 use super::project::Project;
 use super::record::{Record, Recorded};
 use super::screen::Screen;
-use super::second_act::Decider;
 use super::teller::{Teller, is_told};
+use super::third_act::Decider;
 use super::worker::Workers;
-use super::{closing, first_act, second_act};
+use super::{closing, first_act, second_act, third_act};
+use crate::cli::follow::told_to_end;
+use crate::config::Environment;
 use crate::journal::Entry;
-use crate::kernel::{Clock, IdSource};
-use crate::postgres::{
-    Cluster, ClusterOptions, LocalPostgres, PgEndpoint, Progress, ServerOptions,
-};
+use crate::kernel::{Clock, IdSource, Redactor, Secret};
+use crate::postgres::{Installation, LocalPostgres, Progress, ServerOptions};
 use crate::report::style::{Tone, length};
 use crate::report::timeline;
 
-/// The name of the demo's cluster.
-const CLUSTER: &str = "demo";
-/// The database in it.
-const DATABASE: &str = "shop";
-/// The oldest PostgreSQL that the demo shows.
-const OLDEST: u32 = 17;
+/// The PostgreSQL that the emulator runs.
+const VERSION: u32 = 17;
 
 /// What the demo needs to know.
 pub struct DemoOptions {
@@ -40,73 +35,94 @@ pub struct DemoOptions {
     pub server: ServerOptions,
     /// This program.
     pub program: PathBuf,
-    /// Variables that are meant for the user's project, and not for the demo's.
-    pub unset: Vec<String>,
+    /// The surroundings; variables that are meant for the user's project are kept from the demo's.
+    pub environment: Arc<dyn Environment>,
+    /// What keeps secrets out of every output.
+    pub redactor: Redactor,
     /// Whether the person at the terminal can be asked.
     pub can_ask: bool,
-    /// Where the command line of the demo is given.
-    pub current_dir: PathBuf,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Identifiers and random draws.
     pub ids: Arc<dyn IdSource>,
 }
 
-/// Plays the demo. However it ends, nothing of it runs any more then. `progress` is told how getting
-/// and starting the server goes, and dropped then.
+/// Plays the demo. However it ends, nothing of it runs any more then, and no database is left. `progress` is
+/// told how getting PostgreSQL goes, and dropped then.
 pub async fn play(
     options: &DemoOptions,
     progress: Box<dyn Progress>,
     screen: &mut Screen,
 ) -> Result<Report, DemoError> {
     let mut server = options.server.clone();
-    server.oldest = server.oldest.max(OLDEST);
+    server.oldest = server.oldest.max(VERSION);
     let local = LocalPostgres::new(server, Arc::clone(&options.clock), Arc::clone(&options.ids));
     let project = Project::below(&options.state)?;
-    local.discard(&project.state(), CLUSTER).await?;
-    let told = tokio::select! {
-        told = perform(options, (&local, progress), &project, screen) => told,
-        _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+    let installation = tokio::select! {
+        found = find(&local, &*progress) => found?,
+        () = told_to_end() => return Err(DemoError::Interrupted),
     };
-    // The server stops when its story is dropped; here it is waited for, and its data removed.
-    let cleared = local.discard(&project.state(), CLUSTER).await;
+    drop(progress);
+    Box::pin(Cloud::clear(options, &local, project.state())).await?;
+    project.renew()?;
+    let cloud = Box::pin(Cloud::start(options, &local, project.state())).await?;
+    let told = tokio::select! {
+        told = perform(options, (&cloud, &installation), &project, screen) => told,
+        () = told_to_end() => Err(DemoError::Interrupted),
+    };
+    let cleared = Box::pin(cloud.discard()).await;
     let report = told?;
     cleared?;
     closing::tell(screen, &report);
     Ok(report)
 }
 
+/// A PostgreSQL that the demo can be played on.
+async fn find(local: &LocalPostgres, progress: &dyn Progress) -> Result<Installation, DemoError> {
+    let installation = local.ensure(progress).await?;
+    let found = installation.version;
+    let bin_dir = installation.bin_dir.clone();
+    if found.major != VERSION {
+        return Err(DemoError::Version { wanted: VERSION, found, bin_dir });
+    }
+    if !installation.has_library("pgstattuple") {
+        return Err(DemoError::NoPgstattuple { bin_dir });
+    }
+    Ok(installation)
+}
+
 async fn perform(
     options: &DemoOptions,
-    server: (&LocalPostgres, Box<dyn Progress>),
+    (cloud, installation): (&Cloud, &Installation),
     project: &Project,
     screen: &mut Screen,
 ) -> Result<Report, DemoError> {
     let began = options.clock.now();
     screen.line(&screen.style.paint(
         Tone::Strong,
-        "lakeops demo: a real PostgreSQL, really sick, healed by the shipped workflows",
+        "lakeops demo: a Lakebase on this machine, a real database, really sick, healed by the shipped workflows",
     ));
-    let cluster = start(server, project, screen).await?;
+    screen.act(0, "A patient");
+    cloud.make_project().await?;
     let ready = options.clock.now();
-    let database = create_database(&cluster).await?;
-    let patient = Patient::prepare(database).await?;
-    project.connect(&patient.operator())?;
+    let patient = prepare(options, cloud).await?;
     screen.say(&format!(
-        "PostgreSQL {} started in {}; the database `{DATABASE}` was made sick in {}.",
-        cluster.record().version,
+        "The project {} with PostgreSQL {} was made in {}, its database made sick in {}.",
+        cloud::TARGET,
+        installation.version,
         length(ready.since(began)),
         length(options.clock.now().since(ready)),
     ));
-    screen.faint(
-        "It listens on a private socket and on loopback, and stops together with this process.",
-    );
+    screen.faint(&format!(
+        "The emulator answers at {}, listens on loopback only, and ends together with this process.",
+        cloud.host()
+    ));
     let record = Record::open(&project.state(), Arc::clone(&options.clock))?;
     let load = Load::start(&patient, Arc::clone(&options.clock), Arc::clone(&options.ids)).await?;
     let workers = Workers {
         program: options.program.clone(),
         project: project.clone(),
-        unset: options.unset.clone(),
+        unset: options.environment.vars("LAKEOPS_").into_keys().collect(),
     };
     let mut teller = Teller {
         screen,
@@ -118,31 +134,34 @@ async fn perform(
         told: BTreeMap::new(),
     };
     let connections = first_act::tell(&mut teller).await?;
+    let bloat = second_act::tell(&mut teller, project.root()).await?;
     let decider = if options.can_ask { Decider::Person } else { Decider::Demo };
-    let bloat = second_act::tell(&mut teller, decider, project.root()).await?;
+    let rewrite = third_act::tell(&mut teller, cloud, decider).await?;
+    let runs = [&connections.run_id, &bloat.run_id, &rewrite.rehearsal.run_id, &rewrite.run_id];
     let mut moments = Vec::new();
-    for workflow in [first_act::WORKFLOW, second_act::WORKFLOW] {
-        moments.extend(timeline_of(&record.run(workflow).await?));
+    for run in runs {
+        moments.extend(timeline_of(&record.run_of(run).await?));
     }
+    // The rehearsal lies in the middle of the run that it is for.
+    moments.sort_by_key(|moment| moment.at);
     let audit = record.verify().await?;
-    drop(load);
-    let server = format!("PostgreSQL {}", cluster.record().version);
-    cluster.stop().await?;
-    let promises = promises(&connections, &bloat, &audit);
+    let promises = promises(&connections, &bloat, &rewrite, &audit);
     let config = project.config();
-    let config = config.strip_prefix(&options.current_dir).unwrap_or(&config);
+    let config = config.strip_prefix(options.environment.current_dir()).unwrap_or(&config);
     let look_further = [
         "runs",
         &format!("show {}", bloat.run_id),
+        &format!("show {}", rewrite.rehearsal.run_id),
         &format!("explain {} decide", connections.run_id),
         "audit verify",
     ]
     .map(|command| format!("lakeops --config {} {command}", config.display()));
     Ok(Report {
         ok: promises.iter().all(|promise| promise.held),
-        server,
+        server: format!("PostgreSQL {}", installation.version),
         connections,
         bloat,
+        rewrite,
         timeline: moments,
         audit,
         promises,
@@ -151,30 +170,12 @@ async fn perform(
     })
 }
 
-async fn start(
-    (local, progress): (&LocalPostgres, Box<dyn Progress>),
-    project: &Project,
-    screen: &mut Screen,
-) -> Result<Cluster, DemoError> {
-    project.renew()?;
-    let installation = local.ensure(&*progress).await?;
-    if !installation.has_library("pgstattuple") {
-        return Err(DemoError::NoPgstattuple { bin_dir: installation.bin_dir });
-    }
-    screen.act(0, "A patient");
-    let cluster = ClusterOptions::new(CLUSTER, project.state())
-        .throwaway()
-        .with_setting("shared_buffers", "64MB")
-        .with_setting("max_connections", "60");
-    Ok(local.start_guarded(&installation, &cluster, &*progress).await?)
-}
-
-async fn create_database(cluster: &Cluster) -> Result<PgEndpoint, DemoError> {
-    let failed = |source| DemoError::Database { what: "create database", source };
-    let mut admin = open(&cluster.endpoint()).await?;
-    admin.execute("create database shop").await.map_err(failed)?;
-    drop(admin.close().await);
-    Ok(cluster.endpoint().with_database(DATABASE))
+/// Fills the database of the project.
+async fn prepare(options: &DemoOptions, cloud: &Cloud) -> Result<Patient, DemoError> {
+    let password = Secret::new(format!("{}{}", options.ids.run_id(), options.ids.run_id()));
+    // It is long enough to be masked.
+    let _known = options.redactor.register("shop password", password.expose());
+    Patient::prepare(cloud.lakebase(), cloud::target(), &password).await
 }
 
 /// What the journal says of a run, as far as it is part of the story.

@@ -13,6 +13,15 @@ use crate::journal::event::Event;
 use crate::kernel::{Clock, RunId};
 use crate::report::timeline;
 
+/// Whose news are told.
+#[derive(Clone, Copy)]
+pub(super) enum Watched<'w> {
+    /// The newest run of a workflow: it is only just being made.
+    Newest(&'w str),
+    /// A run that is there.
+    Run(&'w str),
+}
+
 /// Tells what happens while it happens.
 pub(super) struct Teller<'a> {
     pub screen: &'a mut Screen,
@@ -26,8 +35,12 @@ pub(super) struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    /// Runs a worker on a workflow, and tells what the journal says meanwhile.
-    pub(super) async fn follow(&mut self, workflow: &str, call: &Call) -> Result<Ended, DemoError> {
+    /// Runs a worker, and tells what the journal says meanwhile.
+    pub(super) async fn follow(
+        &mut self,
+        watched: Watched<'_>,
+        call: &Call,
+    ) -> Result<Ended, DemoError> {
         self.screen.command(&call.args);
         let workers = self.workers;
         let mut work = Box::pin(workers.run(call));
@@ -37,7 +50,7 @@ impl Teller<'_> {
                 ended = &mut work => Some(ended?),
                 () = self.clock.sleep_until(next) => None,
             };
-            self.tell_news(workflow).await?;
+            self.tell_news(watched).await?;
             if let Some(ended) = ended {
                 return Ok(ended);
             }
@@ -47,23 +60,23 @@ impl Teller<'_> {
     /// The same, for a worker that must end with one of these exit codes.
     pub(super) async fn expect(
         &mut self,
-        workflow: &str,
+        watched: Watched<'_>,
         call: &Call,
         codes: &[i32],
     ) -> Result<Ended, DemoError> {
-        let ended = self.follow(workflow, call).await?;
+        let ended = self.follow(watched, call).await?;
         if ended.code().is_some_and(|code| codes.contains(&code)) {
             return Ok(ended);
         }
-        Err(DemoError::Unexpected {
-            command: call.args.join(" "),
-            status: ended.status.to_string(),
-            said: ended.said,
-        })
+        Err(ended.unexpected(call))
     }
 
-    async fn tell_news(&mut self, workflow: &str) -> Result<(), DemoError> {
-        let Some(run) = self.record.newest(workflow).await? else { return Ok(()) };
+    async fn tell_news(&mut self, watched: Watched<'_>) -> Result<(), DemoError> {
+        let run = match watched {
+            Watched::Newest(workflow) => self.record.newest(workflow).await?,
+            Watched::Run(run) => Some(RunId::new(run)),
+        };
+        let Some(run) = run else { return Ok(()) };
         let told = self.told.entry(run.clone()).or_default();
         for entry in self.record.after(&run, *told).await? {
             *told = entry.seq;
@@ -89,7 +102,11 @@ pub(super) fn is_told(event: &Event) -> bool {
         | Event::ApprovalRequested { .. }
         | Event::ApprovalDecided { .. }
         | Event::ChangeSettled { .. }
-        | Event::ChangeInDoubt { .. } => true,
+        | Event::ChangeInDoubt { .. }
+        | Event::RehearsalBegan { .. }
+        | Event::BranchWanted { .. }
+        | Event::SetRehearsed { .. }
+        | Event::BranchRemoved { .. } => true,
         // That an item, or a message, is done follows from its one change.
         Event::StepSucceeded { step, .. } => !step.contains('[') && !step.starts_with("always"),
         _ => false,

@@ -39,6 +39,15 @@ impl Ended {
     pub(super) fn code(&self) -> Option<i32> {
         self.status.code()
     }
+
+    /// It should not have ended so.
+    pub(super) fn unexpected(self, call: &Call) -> DemoError {
+        DemoError::Unexpected {
+            command: call.args.join(" "),
+            status: self.status.to_string(),
+            said: self.said,
+        }
+    }
 }
 
 /// A command line and its environment.

@@ -217,6 +217,17 @@ impl Fleet {
         Ok(())
     }
 
+    /// Stops everything, and deletes all that it keeps. Nothing can be done with it afterwards.
+    pub async fn discard(&self) -> Result<(), FleetError> {
+        Box::pin(self.shutdown()).await?;
+        for branch in self.branches() {
+            Box::pin(self.delete_branch(&branch)).await?;
+        }
+        let ground = &self.ground;
+        ground.local.discard(&ground.state, &self.template_name()).await?;
+        Ok(ClusterPlace::remove(&ground.state)?)
+    }
+
     /// From now on a branch can be restored so far back, as far as that is kept already.
     pub fn keep_past(&self, id: &BranchId, time: Duration) {
         if let Ok(branch) = self.find(id) {
@@ -280,12 +291,15 @@ impl Fleet {
         }
     }
 
+    fn template_name(&self) -> String {
+        let version = self.ground.installation.version;
+        format!("template-{}-{}", version.major, version.minor)
+    }
+
     /// The data directory that all roots begin with.
     async fn make_template(&self) -> Result<ClusterPlace, FleetError> {
         let ground = &self.ground;
-        let version = ground.installation.version;
-        let name = format!("template-{}-{}", version.major, version.minor);
-        let place = ground.place(&name)?;
+        let place = ground.place(&self.template_name())?;
         if !place.data().is_dir() {
             let more = ["--wal-segsize=1"];
             ground.local.initialise(&ground.installation, &place, &more).await?;

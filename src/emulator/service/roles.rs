@@ -21,6 +21,7 @@ use crate::sql_file;
 
 const CREATE_SUPERUSER: SqlFile = sql_file!("emulator/create_databricks_superuser");
 const CREATE_STATEMENTS: SqlFile = sql_file!("emulator/create_pg_stat_statements");
+const CREATE_STATTUPLE: SqlFile = sql_file!("emulator/create_pgstattuple");
 const NAMES: SqlFile = sql_file!("emulator/names");
 
 /// The role whose members may read, write, monitor and maintain everything.
@@ -294,14 +295,15 @@ pub(super) fn first(service: &Service, branch: &Record, owner: &str) -> Record {
     record
 }
 
-/// Makes what every database of a branch has: the role of superusers, and an extension that only
-/// superusers can make.
+/// Makes what every database of a branch has: the role of superusers, and extensions that only superusers
+/// can make here.
 pub(super) async fn furnish(service: &Service, branch: &Record) -> Result<(), ApiError> {
     let mut admin = service.admin(branch, "template1").await?;
     let open = format!("grant all on schema public to {SUPERUSER}");
     for (name, statement) in [
         (CREATE_SUPERUSER.name, CREATE_SUPERUSER.body()),
         (CREATE_STATEMENTS.name, CREATE_STATEMENTS.body()),
+        (CREATE_STATTUPLE.name, CREATE_STATTUPLE.body()),
         ("open the schema public", &open),
     ] {
         admin.run(name, statement).await?;

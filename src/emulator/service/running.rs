@@ -137,15 +137,7 @@ impl Emulator {
     pub async fn start(options: EmulatorOptions) -> Result<Self, EmulatorError> {
         let folder = options.state_dir.join("emulator");
         let logins = Arc::<ServiceLogins>::default();
-        let fleet = Box::pin(Fleet::open(FleetOptions {
-            state_dir: options.state_dir.clone(),
-            clock: Arc::clone(&options.clock),
-            ids: Arc::clone(&options.ids),
-            local_postgres: options.local_postgres,
-            logins: Arc::clone(&logins) as Arc<dyn crate::emulator::fleet::Logins>,
-            progress: options.progress,
-        }))
-        .await?;
+        let fleet = Box::pin(open_fleet(&options, &logins)).await?;
         let store = Store::open(&folder.join("catalogue.db"))?;
         let token_file = folder.join("token");
         let token = take_token(&token_file, &*options.ids)?;
@@ -175,6 +167,13 @@ impl Emulator {
         tokio::spawn(reaper::reap(Arc::downgrade(&service)));
         let server = tokio::spawn(http::serve(listener, Arc::clone(&service)));
         Ok(Self { service, token, connection, server })
+    }
+
+    /// Deletes all that an emulator kept which has ended, without going on with what it had begun. Refused
+    /// while one runs.
+    pub async fn clear(options: &EmulatorOptions) -> Result<(), EmulatorError> {
+        let fleet = Box::pin(open_fleet(options, &Arc::default())).await?;
+        Ok(Box::pin(fleet.discard()).await?)
     }
 
     /// The URL of the API.
@@ -211,6 +210,14 @@ impl Emulator {
         let stopped = Box::pin(self.service.fleet.shutdown()).await;
         self.server.abort();
         stopped.map_err(Into::into)
+    }
+
+    /// Stops everything, and deletes all that it keeps.
+    pub async fn discard(self) -> Result<(), EmulatorError> {
+        let fleet = Arc::clone(&self.service.fleet);
+        // What does not stop by being told is stopped by being deleted.
+        drop(Box::pin(self.stop()).await);
+        Ok(Box::pin(fleet.discard()).await?)
     }
 }
 
@@ -269,6 +276,21 @@ impl Service {
             })
             .collect())
     }
+}
+
+async fn open_fleet(
+    options: &EmulatorOptions,
+    logins: &Arc<ServiceLogins>,
+) -> Result<Arc<Fleet>, FleetError> {
+    Box::pin(Fleet::open(FleetOptions {
+        state_dir: options.state_dir.clone(),
+        clock: Arc::clone(&options.clock),
+        ids: Arc::clone(&options.ids),
+        local_postgres: options.local_postgres.clone(),
+        logins: Arc::clone(logins) as Arc<dyn crate::emulator::fleet::Logins>,
+        progress: Arc::clone(&options.progress),
+    }))
+    .await
 }
 
 fn io_error(action: impl Into<String>, source: io::Error) -> EmulatorError {

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lakeops::kernel::{Ident, RandomIds, SystemClock};
+use lakeops::cli::demo::patient::Patient;
+use lakeops::kernel::{Ident, RandomIds, Secret, SystemClock, Target};
 use lakeops::postgres::{
     Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, PostgresError, Quiet,
     ServerOptions, ServerRecord,
@@ -149,6 +150,21 @@ impl TestServer {
         .await;
         admin.with_user(&owner, None)
     }
+}
+
+/// The sick database of the demo, made of an empty one, and how an operator reaches it who is no
+/// superuser.
+pub(crate) async fn patient(database: PgEndpoint) -> (Patient, PgEndpoint) {
+    let password = Secret::new("only-sockets-here".to_owned());
+    let place = Arc::new(database.clone());
+    let patient = Patient::prepare(place, Target::default(), &password).await.unwrap();
+    // Roles belong to the whole server: another database may have brought this one.
+    let operator = "do $$ begin
+        create role shop_operator login;
+        grant pg_monitor, pg_signal_backend, pg_read_all_data, pg_maintain to shop_operator;
+    exception when duplicate_object or unique_violation then null; end $$";
+    execute(&database, &[operator]).await;
+    (patient, database.with_user("shop_operator", None))
 }
 
 /// A plain connection, to set up and to look.
