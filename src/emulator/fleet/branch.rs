@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(super) struct Branch {
     pub follower: Follower,
     /// Held while base copies are made or used.
     pub history: tokio::sync::Mutex<()>,
+    /// Whether it is known to have a base copy.
+    pub has_past: AtomicBool,
     record: Mutex<BranchRecord>,
     /// How far back it can be restored.
     kept_for: Mutex<Duration>,
@@ -58,6 +61,7 @@ impl Branch {
             server: Server::new(ground, &name, settings)?,
             follower: Follower::new(ground, &record.id)?,
             history: tokio::sync::Mutex::default(),
+            has_past: AtomicBool::new(false),
             ground: Arc::clone(ground),
             record: Mutex::new(record),
             kept_for: Mutex::new(RETENTION),

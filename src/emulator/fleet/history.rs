@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,11 @@ impl Branch {
     /// Makes a base copy.
     pub(super) async fn take_base(&self) -> Result<(), FleetError> {
         let _history = self.history.lock().await;
+        Box::pin(self.copy_base()).await
+    }
+
+    /// The same, for who has the history already.
+    async fn copy_base(&self) -> Result<(), FleetError> {
         let folder = self.place().beside("bases")?;
         let fresh = folder.join("new");
         ClusterPlace::remove(&fresh)?;
@@ -112,16 +118,27 @@ impl Branch {
 
     /// Whether it has no past yet, and lives long enough to get one.
     pub(super) fn lacks_past(&self) -> bool {
+        if self.has_past.load(Ordering::Relaxed) {
+            return false;
+        }
         let age = self.ground.clock.now().since(self.record().created);
-        age >= FIRST_AFTER && self.server.runs() == Some(true) && self.bases().is_empty()
+        if age < FIRST_AFTER || self.server.runs() != Some(true) {
+            return false;
+        }
+        // The last base copy is never removed, so this is looked at on disk until there is one.
+        let lacks = self.bases().is_empty();
+        self.has_past.store(!lacks, Ordering::Relaxed);
+        lacks
     }
 
-    /// Makes a base copy when one is due. A branch whose server sleeps is not written to.
+    /// Makes a base copy when one is due. A branch whose server sleeps is not written to, and one whose
+    /// history somebody is at is left alone: a copy may take longer than the pause between two looks.
     pub(super) async fn keep_history(&self) -> Result<(), FleetError> {
+        let Ok(_history) = self.history.try_lock() else { return Ok(()) };
         let now = self.ground.clock.now();
         let Some((last, _)) = self.bases().pop() else {
             if self.lacks_past() {
-                return Box::pin(self.take_base()).await;
+                return Box::pin(self.copy_base()).await;
             }
             return Ok(());
         };
@@ -133,7 +150,7 @@ impl Branch {
         let position = |text: &str| Lsn::parse(text).map_or(0, |lsn| lsn.0);
         let written = position(&here.lsn).saturating_sub(position(&last.stop));
         if written >= MUCH || written >= LITTLE && now.since(last.time) >= EVERY {
-            return Box::pin(self.take_base()).await;
+            return Box::pin(self.copy_base()).await;
         }
         Ok(())
     }

@@ -9,11 +9,9 @@ use super::keeper::Fleet;
 use crate::kernel::Clock;
 
 /// How often it looks.
-const EVERY: Duration = Duration::from_millis(500);
-/// How often it looks whether a base copy is due.
-const HISTORY_EVERY: u64 = 20;
-/// How often it looks for branches without any.
-const FIRST_HISTORY_EVERY: u64 = 2;
+const EVERY: Duration = Duration::from_secs(1);
+/// In how many rounds it looks once whether a base copy is due. For branches without any it looks in each.
+const HISTORY_EVERY: u64 = 10;
 /// How long a server that no endpoint needs stays for the next session.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -33,8 +31,6 @@ pub(super) async fn watch(fleet: Weak<Fleet>, clock: Arc<dyn Clock>, end: Cancel
         if let Err(error) = Box::pin(fleet.stop_unused(LINGER)).await {
             tracing::warn!(%error, "an unused server could not be stopped");
         }
-        if round.is_multiple_of(FIRST_HISTORY_EVERY) {
-            fleet.keep_histories(round.is_multiple_of(HISTORY_EVERY));
-        }
+        fleet.keep_histories(round.is_multiple_of(HISTORY_EVERY));
     }
 }

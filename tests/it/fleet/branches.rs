@@ -170,3 +170,37 @@ async fn a_branch_of_a_busy_parent_is_consistent() {
     assert!(load.await.unwrap() > 0);
     Box::pin(test.fleet.shutdown()).await.unwrap();
 }
+
+#[tokio::test]
+async fn branches_that_live_on_get_one_base_copy_each() {
+    let test = TestFleet::new().await;
+    let parent = test.root("br-parent").await;
+    // Large enough that several copies at once take longer than the pause between two looks.
+    let fill = "create table much as
+        select x, repeat('y', 900) as y from generate_series(1, 100000) as x";
+    run(&test.fleet, &parent, fill).await;
+    let children: Vec<BranchId> = (1..=4).map(|n| BranchId(format!("br-child-{n}"))).collect();
+    for child in &children {
+        Box::pin(test.fleet.branch(&parent, BranchPoint::Head, child)).await.unwrap();
+    }
+    let copies = |child: &BranchId| {
+        let folder = test.clusters().join(&child.0).join("bases");
+        let names = std::fs::read_dir(folder).into_iter().flatten();
+        names.filter(|entry| entry.as_ref().unwrap().file_name() != "new").count()
+    };
+    let until = SystemClock.now().plus(Duration::from_secs(40));
+    while children.iter().any(|child| copies(child) == 0) {
+        assert!(SystemClock.now() < until, "a branch gets no base copy");
+        for child in &children {
+            // Who is used is awake.
+            Box::pin(test.fleet.branch_facts(child)).await.unwrap();
+        }
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(50))).await;
+    }
+    let settled = SystemClock.now().plus(Duration::from_secs(3));
+    SystemClock.sleep_until(settled).await;
+    assert_eq!(children.iter().map(copies).collect::<Vec<_>>(), [1; 4]);
+    Box::pin(test.fleet.discard()).await.unwrap();
+    assert!(!test.place.state().join("emulator").exists());
+    assert_eq!(processes_on(&test.place.state()), 0);
+}
