@@ -107,6 +107,8 @@ pub struct Wanted {
     pub params: Vec<String>,
     /// The target, as far as it was typed.
     pub target: Target,
+    /// Whether its steps may wake suspended computes.
+    pub wake: bool,
 }
 
 /// Makes the plan of a workflow, given by its name or its file.
@@ -145,7 +147,7 @@ fn plan_from(
     }
     let stem = source.as_ref().map_or(name, |source| source.stem());
     let Some(workflow) = resolution.get(stem) else { return Err(unknown(name, library)) };
-    let given = (params(&wanted.params)?, wanted.target.clone());
+    let given = (params(&wanted.params)?, wanted.target.clone(), wanted.wake);
     plan_of(session, workflow, given)?.map_err(|diagnostics| {
         print_diagnostics(session, &diagnostics);
         mistakes(&diagnostics)
@@ -156,13 +158,14 @@ fn plan_from(
 pub fn plan_of(
     session: &Session<'_>,
     workflow: &Workflow,
-    (params, target): (BTreeMap<String, Given>, Target),
+    (params, target, wake): (BTreeMap<String, Given>, Target, bool),
 ) -> Result<Result<Plan, Vec<Diagnostic>>, CliError> {
     let settings = session.config.settings_for(&target);
     let inputs = PlanInputs {
         params,
         connection: session.config.selected_connection().to_owned(),
         target,
+        wake,
         settings: &settings,
         policy: Some((POLICY.to_owned(), policy(&session.config)?)),
         replaces: None,

@@ -59,7 +59,7 @@ impl<'a> Files<'a> {
                 params.entry(name.clone()).or_insert_with(|| offered.clone());
             }
         }
-        let given = (params, wanted.target.clone());
+        let given = (params, wanted.target.clone(), false);
         let planned = library::plan_of(self.session, workflow, given);
         let planned =
             planned.map_err(|error| Failure::permanent("server::no_policy", error.to_string()))?;
@@ -111,7 +111,8 @@ fn occasions(session: &Session<'_>, resolution: &Resolution) -> Occasions {
 
 /// The triggers of a workflow. What they take from parameters is known once it is planned.
 fn triggers(session: &Session<'_>, workflow: &Workflow) -> Vec<Trigger> {
-    let planned = library::plan_of(session, workflow, (BTreeMap::new(), Target::default()));
+    let given = (BTreeMap::new(), Target::default(), false);
+    let planned = library::plan_of(session, workflow, given);
     let why = match planned {
         Ok(Ok(plan)) => match serde_json::from_value(plan.body.triggers) {
             Ok(triggers) => return triggers,

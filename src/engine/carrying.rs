@@ -304,13 +304,20 @@ impl<'a> Carry<'a> {
             return Ok(());
         }
         if self.on_database {
-            self.endpoint = Some(self.task.endpoint(true).await?);
+            self.endpoint = Some(self.task.endpoint(self.may_wake()).await?);
         }
         let is_experiment =
             |change: &Change| matches!(change.operation, Operation::SqlExperiment { .. });
         self.throw_away =
             self.set.changes.iter().any(is_experiment) && self.task.throw_away().await?;
         Ok(())
+    }
+
+    /// Whether a suspended compute is woken: when the step says so, and for what has begun. A set that has
+    /// begun is brought to its end, and what was done is undone, also when the compute fell asleep since.
+    fn may_wake(&self) -> bool {
+        let has_begun = self.changes.iter().any(|state| !matches!(state, ChangeState::New));
+        self.task.step.wake || self.direction == Direction::Undo || has_begun
     }
 
     fn is_left_alone(&self, index: usize) -> bool {

@@ -39,6 +39,8 @@ pub struct PlanInputs<'a> {
     pub connection: String,
     /// The target, as far as the caller says more than the workflow does.
     pub target: Target,
+    /// Whether every step may wake a suspended compute, whatever it says itself.
+    pub wake: bool,
     /// The settings that hold.
     pub settings: &'a Settings,
     /// The script that decides before each write: its path and text.
@@ -288,7 +290,7 @@ impl<'a> Planner<'a> {
             retry: self.retry(spec.retry.as_ref(), inherited, literals),
             allow_failure: spec.allow_failure,
             lock: spec.lock.as_ref().map(|lock| text(literals, &lock.value)),
-            wake: spec.wake,
+            wake: spec.wake || self.inputs.wake,
             compensate: spec.compensate.as_ref().map(|call| call_of(call, literals)),
         }
     }

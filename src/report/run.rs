@@ -235,6 +235,9 @@ fn ending(style: Style, view: &RunView) -> String {
     let mut lines = Vec::new();
     if let Some(failure) = &view.failure {
         lines.push(style.paint(Tone::Bad, &format!("failed: {}", failure.message)));
+        // A rehearsal has no step that would say it.
+        let help = failure.help.as_ref().filter(|_| view.rehearsal.is_some());
+        lines.extend(help.map(|help| format!("  help: {help}")));
     }
     let is_said = view.outcome == Outcome::Succeeded
         || (view.outcome == Outcome::WaitingApproval && !view.waiting_for.is_empty());

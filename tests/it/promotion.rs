@@ -28,6 +28,7 @@ fn planned(library: &Library, workflow: &str, params: &[(&str, Value)]) -> Plan 
         params: given.collect::<BTreeMap<_, _>>(),
         connection: "test".to_owned(),
         target: Target::default(),
+        wake: false,
         settings: &Settings::default(),
         policy: None,
         replaces: None,

@@ -123,6 +123,7 @@ impl Bench {
             params: given.collect(),
             connection: "test".to_owned(),
             target: Target::default(),
+            wake: false,
             settings: &Settings::default(),
             policy: self.library.script(policy).map(|text| (policy.to_owned(), text.to_owned())),
             replaces: None,

@@ -55,6 +55,9 @@ struct Make {
     /// Where it works: project/branch or project/branch/database; `-` leaves a part out
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
+    /// Let every step start a compute that is suspended
+    #[arg(long)]
+    wake: bool,
     /// Carry the reads out, and show what the write steps would change
     #[arg(long)]
     preview: bool,
@@ -103,7 +106,8 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
 }
 
 async fn make(session: &Session<'_>, args: Make) -> Result<Exit, CliError> {
-    let wanted = Wanted { params: args.params, target: library::target(args.target.as_deref())? };
+    let target = library::target(args.target.as_deref())?;
+    let wanted = Wanted { params: args.params, target, wake: args.wake };
     let workflow = args.workflow.unwrap_or_default();
     let plan = library::plan(session, &workflow, &wanted)?;
     if args.preview {

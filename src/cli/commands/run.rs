@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Where it works: project/branch or project/branch/database; `-` leaves a part out
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
+    /// Let every step start a compute that is suspended
+    #[arg(long)]
+    wake: bool,
     /// Makes starting idempotent: with the same key the run is started once
     #[arg(long)]
     key: Option<String>,
@@ -96,11 +99,12 @@ fn plan(session: &Session<'_>, args: &Args) -> Result<Plan, CliError> {
     let is_plan = path.is_file() && path.extension().is_some_and(|ending| ending == "json");
     if !is_plan {
         let target = library::target(args.target.as_deref())?;
-        return library::plan(session, &args.what, &Wanted { params: args.params.clone(), target });
+        let wanted = Wanted { params: args.params.clone(), target, wake: args.wake };
+        return library::plan(session, &args.what, &wanted);
     }
-    if !args.params.is_empty() || args.target.is_some() {
+    if !args.params.is_empty() || args.target.is_some() || args.wake {
         return Err(CliError::usage_with(
-            "a plan has its parameters and its target already",
+            "a plan has its parameters and its target already, and which steps may wake a compute",
             "make another plan: `lakeops plan WORKFLOW -p name=value`",
         ));
     }

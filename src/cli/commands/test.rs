@@ -7,7 +7,7 @@ use crate::cli::library::{self, Wanted};
 use crate::cli::places::workspace_of;
 use crate::cli::session::{Session, Shell};
 use crate::engine::{Engine, StartOptions};
-use crate::kernel::{RunId, Target};
+use crate::kernel::RunId;
 use crate::lakebase::name::{THROW_AWAY, check_id};
 use crate::report::run::{self, Detail};
 use crate::workflow::SourceText;
@@ -60,7 +60,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     }
     let text = SourceText::new("test_live.yaml", WORKFLOW.to_owned());
     let params = vec![format!("project={project}")];
-    let wanted = Wanted { params, target: Target::default() };
+    let wanted = Wanted { params, ..Wanted::default() };
     let plan = library::plan_text(session, text, &wanted)?;
     let engine = session.engine(&[connection]).await?;
     let by = session.principal()?;

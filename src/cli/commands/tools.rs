@@ -154,7 +154,8 @@ fn view_of(workflow: &Workflow) -> Option<ToolView> {
 /// A workflow that is offered as a tool: a run of it.
 async fn run_workflow(session: &Session<'_>, args: Run) -> Result<Exit, CliError> {
     let target = library::target(args.target.as_deref())?;
-    let plan = library::plan(session, &args.tool, &Wanted { params: args.params, target })?;
+    let wanted = Wanted { params: args.params, target, wake: args.wake };
+    let plan = library::plan(session, &args.tool, &wanted)?;
     if args.preview {
         return super::plan::show_preview(session, &plan, None).await;
     }
@@ -181,8 +182,8 @@ pub(super) fn plan_of(
     arguments: &Value,
     (target, wake): (Target, bool),
 ) -> Result<Plan, CliError> {
-    let wanted = Wanted { params: Vec::new(), target };
-    library::plan_text(session, workflow_of(tool, arguments, wake), &wanted)
+    let wanted = Wanted { params: Vec::new(), target, wake };
+    library::plan_text(session, workflow_of(tool, arguments), &wanted)
 }
 
 const fn by_hand(yes: bool, shows: Shows) -> Start {
@@ -257,7 +258,7 @@ pub(super) async fn look_from(
 }
 
 /// A workflow of one step. JSON is YAML.
-fn workflow_of(tool: &str, arguments: &Value, wake: bool) -> SourceText {
+fn workflow_of(tool: &str, arguments: &Value) -> SourceText {
     let name = Value::String(tool.to_owned());
     let text = format!(
         "version: 1
@@ -266,7 +267,6 @@ description: A single tool, run by hand.
 steps:
   - id: {tool}
     tool: {name}
-    wake: {wake}
     with: {arguments}
 ",
     );

@@ -52,8 +52,9 @@ pub(super) struct Place<'s> {
 }
 
 impl Stage {
-    /// The branch for a target; it is made when there is none yet.
-    pub(super) async fn enter(&self, target: &Target) -> Result<Place<'_>, Failure> {
+    /// The branch for a target; it is made when there is none yet. The target's own compute, which has to be
+    /// told apart from the branch's, is woken only if `wake` says so.
+    pub(super) async fn enter(&self, target: &Target, wake: bool) -> Result<Place<'_>, Failure> {
         let mut open = self.open.lock().await;
         let parent = Target { database: None, ..target.clone() };
         let known = open.branches.iter().find(|(of, _)| *of == parent);
@@ -72,7 +73,7 @@ impl Stage {
             return Err(Failure::permanent("rehearsal::wrong_place", text));
         }
         let endpoint = endpoints.endpoint(&self.connection, &place, true).await?;
-        let real = endpoints.endpoint(&self.connection, target, true).await?;
+        let real = endpoints.endpoint(&self.connection, target, wake).await?;
         if endpoint.label() == real.label() {
             let text = format!("the branch is at {}, where its parent is", real.label());
             return Err(Failure::permanent("rehearsal::wrong_place", text));

@@ -54,7 +54,7 @@ impl Task {
         if !on_database {
             return Ok(Ok((Carry::staged(self, work, None), rehearsed)));
         }
-        let place = match stage.enter(&self.target).await {
+        let place = match stage.enter(&self.target, self.step.wake).await {
             Ok(place) => place,
             Err(failure) => return Ok(Err(failure)),
         };

@@ -59,7 +59,16 @@ impl From<Output> for Said {
 
 impl Cloud {
     pub(super) async fn start() -> Self {
-        let place = Place::new();
+        Self::start_in(Place::new(), tempfile::tempdir().unwrap()).await
+    }
+
+    /// The same workspace after a restart: every compute of it sleeps.
+    async fn asleep(self) -> Self {
+        Box::pin(self.emulator.stop()).await.unwrap();
+        Self::start_in(self.place, self.folder).await
+    }
+
+    async fn start_in(place: Place, folder: TempDir) -> Self {
         let options = EmulatorOptions::new(
             place.state(),
             (Arc::new(SystemClock), Arc::new(RandomIds)),
@@ -78,7 +87,7 @@ impl Cloud {
             patience: Patience::default(),
         };
         let client = WorkspaceClient::new(login, outside).unwrap();
-        Self { emulator, place, folder: tempfile::tempdir().unwrap(), client }
+        Self { emulator, place, folder, client }
     }
 
     pub(super) async fn stop(self) {
@@ -206,6 +215,53 @@ async fn the_program_works_on_the_branches_of_a_project() {
         let hit = bytes.windows(token.trim().len()).any(|part| part == token.trim().as_bytes());
         assert!(!hit, "{file} holds the token");
     }
+    cloud.stop().await;
+}
+
+const GROW: &str = r#"version: 1
+name: grow
+description: Makes a table.
+tool: { family: core, risk: medium }
+steps:
+  - id: make
+    tool: execute_sql
+    with: { statements: ["create table if not exists public.made (a int)"] }
+outputs:
+  made: steps.make.statements
+"#;
+
+#[tokio::test]
+async fn nobody_wakes_a_compute_without_being_told_to() {
+    let cloud = Cloud::start().await;
+    let provision = ["tools", "run", "provision_lakebase_project", "-p", "project_name=shop"];
+    cloud.run(&[&provision[..], &["--yes"]].concat()).await.ends(0);
+    let mut cloud = cloud.asleep().await;
+    let workflows = cloud.folder.path().join("workflows");
+    std::fs::create_dir_all(&workflows).unwrap();
+    std::fs::write(workflows.join("grow.yaml"), GROW).unwrap();
+
+    let branch = BranchName::new("shop", "development");
+    let target = ["--target", "shop/development"];
+    let statements = r#"statements=["create table public.made_by_hand (a int)"]"#;
+    let writes: [&[&str]; 4] = [
+        &["tools", "run", "execute_sql", "--yes", "-p", statements],
+        &["tools", "run", "grow", "--yes"],
+        &["run", "grow", "--yes"],
+        &["run", "grow", "--rehearse"],
+    ];
+    for write in writes {
+        let said = cloud.run(&[write, &target[..]].concat()).await.ends(1);
+        for part in ["development/endpoints/", "is suspended, and is not woken", "--wake"] {
+            assert!(said.out.contains(part), "{write:?}: {part} in {}\n{}", said.out, said.err);
+        }
+        assert_eq!(cloud.state(&branch).await, EndpointState::Idle, "{write:?}");
+    }
+    for write in writes {
+        cloud.run(&[write, &target[..], &["--wake"]].concat()).await.ends(0);
+        assert_eq!(cloud.state(&branch).await, EndpointState::Active, "{write:?}");
+        cloud = cloud.asleep().await;
+    }
+    assert_eq!(cloud.state(&branch).await, EndpointState::Idle);
     cloud.stop().await;
 }
 

@@ -123,6 +123,7 @@ impl Workflows for Fleet {
             params: std::collections::BTreeMap::<String, Given>::new(),
             connection: "fleet".to_owned(),
             target: branch(&wanted.workflow),
+            wake: false,
             settings: &self.settings,
             policy: None,
             replaces: None,

@@ -23,6 +23,7 @@ fn inputs<'a>(settings: &'a Settings, params: &[(&str, &str)]) -> PlanInputs<'a>
         params: params.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
         connection: "local".to_owned(),
         target: Target::default(),
+        wake: false,
         settings,
         policy: Some(("sops/change_policy.rhai".to_owned(), "true".to_owned())),
         replaces: None,

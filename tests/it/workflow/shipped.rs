@@ -24,6 +24,7 @@ fn shipped_workflows_resolve_and_plan() {
             params: BTreeMap::new(),
             connection: "local".to_owned(),
             target: Target::default(),
+            wake: false,
             settings: &settings,
             policy: None,
             replaces: None,
