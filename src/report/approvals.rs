@@ -46,8 +46,7 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
     let _ = writeln!(text, "digest {}", request.digest);
     let is_shown = request.show.as_object().map_or(!request.show.is_null(), |all| !all.is_empty());
     if is_shown {
-        let shown = serde_json::to_string_pretty(&request.show).unwrap_or_default();
-        let _ = writeln!(text, "\n{shown}");
+        text.push_str(&shown(style, &request.show));
     }
     for (step, set) in &approval.sets {
         let what = match request.direction {
@@ -79,6 +78,19 @@ pub fn one(style: Style, run: &RunView, approval: &ApprovalView) -> String {
         );
     }
     text
+}
+
+/// What a workflow wants people to see: texts as they are, everything else as JSON.
+fn shown(style: Style, show: &Value) -> String {
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.trim_end().to_owned(),
+        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    };
+    let Some(all) = show.as_object() else { return format!("\n{}\n", plain(show)) };
+    let one = |(name, value): (&String, &Value)| {
+        format!("\n{}\n{}\n", style.paint(Tone::Strong, name), plain(value))
+    };
+    all.iter().map(one).collect()
 }
 
 /// The same as JSON.

@@ -234,16 +234,35 @@ const fn risk_tone(risk: Risk) -> Tone {
     }
 }
 
+/// The statements of a migration without its record, which says nothing of what it does.
+pub(super) fn without_record(operation: &str) -> &str {
+    let begins = |start| operation.starts_with(start);
+    match operation.split_once(";\n") {
+        Some((_, own)) if begins("insert into lakeops.") || begins("delete from lakeops.") => own,
+        _ => operation,
+    }
+}
+
+/// Whether a statement makes something, and whether it ends or removes something.
+fn sign_of(statement: &str) -> (bool, bool) {
+    let first = statement.split_whitespace().find(|word| !word.starts_with("--"));
+    let has = |text| statement.contains(text);
+    match first.unwrap_or_default() {
+        "create" | "insert" | "grant" => (true, false),
+        "drop" | "delete" | "truncate" | "revoke" => (false, true),
+        "alter" => (has(" add "), has(" drop ")),
+        _ => (false, has("pg_terminate_backend") || has("pg_cancel_backend")),
+    }
+}
+
 /// `+` for what makes something, `-` for what ends or removes something, `~` for the rest.
 fn sign(operation: &Operation) -> (char, Tone) {
     let (makes, removes) = match operation {
         Operation::Sql { .. } | Operation::Transaction { .. } => {
             let text = operation.to_string().to_lowercase();
-            let first = text.split_whitespace().find(|word| !word.starts_with("--"));
-            let first = first.unwrap_or_default();
-            let ends = text.contains("pg_terminate_backend") || text.contains("pg_cancel_backend");
-            let removes = matches!(first, "drop" | "delete" | "truncate" | "revoke") || ends;
-            (matches!(first, "create" | "insert" | "grant"), removes)
+            let statements = without_record(&text).split(";\n");
+            let (makes, removes): (Vec<bool>, Vec<bool>) = statements.map(sign_of).unzip();
+            (makes.contains(&true), removes.contains(&true))
         }
         Operation::Http { method, .. } => (method == "POST", method == "DELETE"),
         Operation::Api(call) => (call.verb == ApiVerb::Post, call.verb == ApiVerb::Delete),
@@ -265,6 +284,26 @@ fn sign(operation: &Operation) -> (char, Tone) {
 mod tests {
     use super::*;
     use crate::kernel::Query;
+
+    #[test]
+    fn what_a_migration_does_is_marked_and_not_its_record() {
+        let marked = |own: &str| {
+            let statements = ["insert into lakeops.schema_migration values ($1)", own];
+            let statements = statements.map(SqlStatement::new).into();
+            let operation = Operation::Transaction { statements };
+            assert_eq!(without_record(&operation.to_string()), own);
+            sign(&operation).0
+        };
+        for (own, mark) in [
+            ("create table t (a int)", '+'),
+            ("alter table t add column b int", '+'),
+            ("ALTER TABLE t DROP COLUMN b", '-'),
+            ("create table n (a int);\ndrop table t", '-'),
+            ("comment on table t is 'x'", '~'),
+        ] {
+            assert_eq!(marked(own), mark, "{own}");
+        }
+    }
 
     fn set() -> ChangeSet {
         let end = Operation::sql("select pg_terminate_backend($1)", vec![Bind::Int(4711)]);

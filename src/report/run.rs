@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::changes::without_record;
 use super::fold::clock;
 use super::rehearsal::rehearsal;
 use super::style::{Style, Tone, count, length, of_state, place};
@@ -179,7 +180,7 @@ fn change_lines(text: &mut String, style: Style, step: &StepView) {
         let mark = style.paint(tone, mark);
         let head = format!("      {indent}{mark} {word}{} {}  ", change.index, change.object);
         let used = 8 + indent.len() + word.len() + change.object.chars().count() + 4;
-        let statement = style.fit(&change.operation, used);
+        let statement = style.fit(without_record(&change.operation), used);
         let _ = writeln!(text, "{head}{}", style.paint(Tone::Faint, &statement));
         let facts = facts(change);
         if !facts.is_empty() {
@@ -238,6 +239,11 @@ fn ending(style: Style, view: &RunView) -> String {
         // A rehearsal has no step that would say it.
         let help = failure.help.as_ref().filter(|_| view.rehearsal.is_some());
         lines.extend(help.map(|help| format!("  help: {help}")));
+        // Those that may fail are often why a later one did.
+        let earlier = view.steps.iter().filter_map(|step| Some((step, step.failure.as_ref()?)));
+        for (step, why) in earlier.filter(|(_, why)| !failure.message.contains(&why.message)) {
+            lines.push(format!("before it, step `{}` failed: {}", step.key, why.message));
+        }
     }
     let is_said = view.outcome == Outcome::Succeeded
         || (view.outcome == Outcome::WaitingApproval && !view.waiting_for.is_empty());
