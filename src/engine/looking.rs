@@ -190,7 +190,7 @@ impl Task {
                 seen,
                 fact: None,
             },
-            Ok((false, result, seen)) if now < deadline => {
+            Ok((false, result, seen)) if now < deadline && !is_final(&result) => {
                 Event::WaitPolled { step: self.key.clone(), result, seen, next_at }
             }
             Ok((false, result, _)) => self.failed(not_verified(&result)),
@@ -277,12 +277,26 @@ fn judge(programs: &Programs, asserts: &[String], scope: ScopeOf<'_>) -> Result<
     Ok((passed, assertions, seen))
 }
 
+fn broken(result: &Value) -> impl Iterator<Item = &Value> {
+    let all = result["assertions"].as_array().into_iter().flatten();
+    all.filter(|assertion| assertion["holds"] == Value::Bool(false))
+}
+
+/// Whether an assertion is broken that no further look mends: what it reads does not change any more.
+fn is_final(result: &Value) -> bool {
+    let is_settled = |seen: &Value| {
+        let name = seen["name"].as_str().unwrap_or_default();
+        ["steps.", "params.", "target."].iter().any(|known| name.starts_with(known))
+    };
+    let saw = |assertion: &Value| {
+        assertion["saw"].as_array().is_some_and(|saw| !saw.is_empty() && saw.iter().all(is_settled))
+    };
+    broken(result).any(saw)
+}
+
 fn not_verified(result: &Value) -> Failure {
-    let broken = result["assertions"].as_array().into_iter().flatten();
-    let broken: Vec<&str> = broken
-        .filter(|assertion| assertion["holds"] == Value::Bool(false))
-        .filter_map(|assertion| assertion["assert"].as_str())
-        .collect();
-    let text = format!("not verified in time: `{}` did not hold", broken.join("`, `"));
+    let texts: Vec<&str> = broken(result).filter_map(|one| one["assert"].as_str()).collect();
+    let when = if is_final(result) { "" } else { " in time" };
+    let text = format!("not verified{when}: `{}` did not hold", texts.join("`, `"));
     Failure::permanent("engine::not_verified", text)
 }
