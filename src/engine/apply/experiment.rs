@@ -37,7 +37,7 @@ impl ExperimentApplier {
         let prepared = prepare(&mut writer, role.as_ref(), settings).await;
         let result = match prepared {
             Ok(()) => observe(cx, &mut writer, statements).await,
-            Err(error) => Err(error.into()),
+            Err(error) => Err(unprepared(error, role.as_ref())),
         };
         // Dropping the session rolls back as well, should this fail.
         let rolled_back = writer.rollback().await;
@@ -64,6 +64,18 @@ async fn prepare(
         writer.execute("role of the experiment", &statement, &|_| None).await?;
     }
     Ok(())
+}
+
+/// Why nothing was tried; who may not act as the role is told what is missing.
+fn unprepared(error: PgError, role: Option<&Ident>) -> Failure {
+    let is_denied = error.sqlstate() == Some("42501");
+    let failure = Failure::from(error);
+    match role {
+        Some(role) if is_denied => {
+            failure.with_help(format!("let the role that works here act as it: GRANT {role} TO …"))
+        }
+        _ => failure,
+    }
 }
 
 /// Runs the statements one after the other. What the server refuses is what the experiment found; a lost

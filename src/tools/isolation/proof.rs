@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::request::{Shared, Tenant};
-use super::survey::Table;
+use super::survey::{Survey, Table};
 use crate::kernel::{Bind, Change, Ident, Inverse, Operation, Risk, SqlStatement};
 use crate::tools::tool::Settled;
 
@@ -40,6 +40,9 @@ struct Facts {
     table: String,
     tenant: Option<String>,
     other: Option<String>,
+    /// Why no policy holds who tries.
+    #[serde(default)]
+    exempt: Option<String>,
 }
 
 /// What a check showed.
@@ -72,10 +75,13 @@ pub(in crate::tools) struct Shown {
 /// The experiments on a table.
 pub(in crate::tools) fn experiments(
     table: &Table,
-    shared: &Shared,
-    tenants: &[Tenant],
+    survey: &Survey,
+    (shared, tenants): (&Shared, &[Tenant]),
 ) -> Vec<Change> {
-    let lab = Lab { table, shared, name: table.qualified().to_string(), column: shared.column() };
+    let exempt = table.owner.as_deref().and_then(|owner| survey.exempt(owner));
+    let exempt = exempt.map(|owner| format!("the owner `{}` {}", owner.role, owner.why()));
+    let lab =
+        Lab { table, exempt, shared, name: table.qualified().to_string(), column: shared.column() };
     let mut changes = Vec::new();
     for (tenant, other) in tenants.iter().zip(tenants.iter().cycle().skip(1)) {
         changes.push(lab.reach(tenant, other));
@@ -89,6 +95,8 @@ pub(in crate::tools) fn experiments(
 
 struct Lab<'a> {
     table: &'a Table,
+    /// Why no policy holds the owner.
+    exempt: Option<String>,
     shared: &'a Shared,
     name: String,
     column: Ident,
@@ -107,6 +115,7 @@ impl Lab<'_> {
             table: self.table.qualified().plain(),
             tenant: id(tenant),
             other: id(other),
+            exempt: self.exempt.clone().filter(|_| check == Check::Owner),
         };
         let setting = id(tenant).map(|id| (self.shared.setting.clone(), id));
         let operation = Operation::SqlExperiment {
@@ -217,6 +226,7 @@ pub(in crate::tools) fn judge(settled: &[Settled<'_>]) -> Vec<Shown> {
             let (verdict, text) = match facts.check {
                 Check::Reach => reach(seen, theirs),
                 Check::Insert | Check::HandOver => refusal(seen, mine),
+                Check::Owner if facts.exempt.is_some() => exempt(facts.exempt.as_deref()),
                 Check::Nobody | Check::Owner => unseen(seen, owned.values().any(|rows| *rows > 0)),
             };
             let Facts { check, table, tenant, .. } = facts.clone();
@@ -262,6 +272,11 @@ fn refusal(seen: &[Value], mine: u64) -> (Verdict, String) {
         _ if mine == 0 => (Verdict::NotMeasured, "the tenant has no row".to_owned()),
         _ => (Verdict::NotMeasured, "no row was written".to_owned()),
     }
+}
+
+/// It sees every row, and is reported as a role that does: what it sees says nothing about the policy.
+fn exempt(why: Option<&str>) -> (Verdict, String) {
+    (Verdict::NotMeasured, format!("{}: no policy holds it", why.unwrap_or_default()))
 }
 
 fn unseen(seen: &[Value], has_rows: bool) -> (Verdict, String) {

@@ -127,6 +127,13 @@ pub(in crate::tools) struct Exempt {
     pub(in crate::tools) login: bool,
 }
 
+impl Exempt {
+    /// Why no policy holds it.
+    pub(in crate::tools) const fn why(&self) -> &'static str {
+        if self.superuser { "is a superuser" } else { "has BYPASSRLS" }
+    }
+}
+
 /// All that is there.
 #[derive(Clone, Debug)]
 pub(in crate::tools) struct Survey {
@@ -134,6 +141,8 @@ pub(in crate::tools) struct Survey {
     pub(in crate::tools) tables: Vec<Table>,
     /// The roles that no policy holds.
     pub(in crate::tools) exempt: Vec<Exempt>,
+    /// Who looks.
+    me: String,
 }
 
 impl Survey {
@@ -149,16 +158,39 @@ impl Survey {
         for table in &tables {
             table.check(shared)?;
         }
-        let exempt = exempt(reader, tenants).await?;
-        Ok(Self { tables, exempt })
+        let (exempt, me) = exempt(reader, tenants).await?;
+        Ok(Self { tables, exempt, me })
+    }
+
+    /// The role that no policy holds, when it is one.
+    pub(in crate::tools) fn exempt(&self, role: &str) -> Option<&Exempt> {
+        self.exempt.iter().find(|exempt| exempt.role == role)
+    }
+
+    /// Refuses tenants who would be tried as a role that no policy holds: ours.
+    pub(in crate::tools) fn refuse_exempt_trial(&self, tenants: &[Tenant]) -> Result<(), Failure> {
+        let (Some(tenant), Some(me)) =
+            (tenants.iter().find(|tenant| tenant.role.is_none()), self.exempt(&self.me))
+        else {
+            return Ok(());
+        };
+        let text = format!(
+            "tenant `{}` has no role of its own, and `{}`, who would try in its place, {}",
+            tenant.id,
+            self.me,
+            me.why()
+        );
+        Err(Failure::permanent("isolation::exempt_tenant", text)
+            .with_help("name a role for each tenant: `{ id, role }`"))
     }
 }
 
-/// The roles that no policy holds. A tenant's own role must be there and be held.
-async fn exempt(reader: &PgReader, tenants: &[Tenant]) -> Result<Vec<Exempt>, Failure> {
+/// The roles that no policy holds, and who asks. A tenant's own role must be there and be held.
+async fn exempt(reader: &PgReader, tenants: &[Tenant]) -> Result<(Vec<Exempt>, String), Failure> {
     #[derive(Deserialize)]
     struct Row {
         asked: bool,
+        mine: bool,
         #[serde(flatten)]
         role: Exempt,
     }
@@ -170,10 +202,11 @@ async fn exempt(reader: &PgReader, tenants: &[Tenant]) -> Result<Vec<Exempt>, Fa
                 .with_help("make it first; on Lakebase roles are made through the API"));
         };
         if row.role.superuser || row.role.bypass {
-            let text =
-                format!("no policy holds the role `{role}`: it is a superuser or has BYPASSRLS");
+            let text = format!("no policy holds the role `{role}`: it {}", row.role.why());
             return Err(Failure::permanent("isolation::exempt_tenant", text));
         }
     }
-    Ok(rows.into_iter().map(|row| row.role).filter(|role| role.superuser || role.bypass).collect())
+    let me = rows.iter().find(|row| row.mine).map(|row| row.role.role.clone());
+    let roles = rows.into_iter().map(|row| row.role);
+    Ok((roles.filter(|role| role.superuser || role.bypass).collect(), me.unwrap_or_default()))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{Failure, Risk};
 use crate::tools::context::ReadContext;
 use crate::tools::isolation::change::warnings;
-use crate::tools::isolation::request::Shared;
+use crate::tools::isolation::request::{Shared, Tenant};
 use crate::tools::isolation::survey::{Exempt, ROLES, ROW_SECURITY, Survey};
 use crate::tools::tool::{AnyTool, Family, Read, ReadTool, ToolMeta};
 
@@ -23,6 +23,9 @@ struct InspectRls;
 struct Params {
     /// The tables, and how a row tells whose it is.
     shared: Shared,
+    /// The tenants as whom it is going to be tried: their roles must be there, and policies must hold them.
+    #[serde(default)]
+    tenants: Vec<Tenant>,
 }
 
 /// How the tables are protected.
@@ -67,8 +70,9 @@ impl ReadTool for InspectRls {
     type Output = Output;
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
-        let Params { shared } = params;
-        let survey = Survey::look(cx.pg, &shared, &[]).await?;
+        let Params { shared, tenants } = params;
+        let survey = Survey::look(cx.pg, &shared, &tenants).await?;
+        survey.refuse_exempt_trial(&tenants)?;
         let tables: Vec<State> = survey
             .tables
             .iter()
