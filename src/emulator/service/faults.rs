@@ -1,6 +1,7 @@
 //! Faults on demand, for tests: what the real service does now and then, the emulator does when it is
 //! told to. Faults live in memory only.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,11 @@ pub(super) enum What {
         retry_after: u64,
     },
     /// A login with a valid secret is refused, as while a fresh one has not arrived everywhere.
-    CredentialRefused,
+    CredentialRefused {
+        /// Only the first login at each endpoint.
+        #[serde(default)]
+        first: bool,
+    },
     /// The connection breaks instead of an answer, before the call has an effect.
     DroppedBefore,
     /// The connection breaks instead of an answer, after the call had its effect.
@@ -82,6 +87,9 @@ pub(super) struct Fault {
     /// How many of what would fit are let pass first.
     #[serde(default)]
     pub skip: u32,
+    /// Happens to every how many of what fits: with 2, what is tried again passes.
+    #[serde(default = "once")]
+    pub every: u32,
 }
 
 fn once() -> u32 {
@@ -92,11 +100,17 @@ fn once() -> u32 {
 #[derive(Default)]
 pub(super) struct Faults {
     waiting: Mutex<Vec<Fault>>,
+    /// Endpoints that have refused a login.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Faults {
     fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `POST`, `GET` and `DELETE` on `/emulator/faults`.
@@ -107,7 +121,10 @@ impl Faults {
                     .map_err(|error| ApiError::invalid(format!("this is no fault: {error}")))?;
                 self.lock().push(fault);
             }
-            "DELETE" => self.lock().clear(),
+            "DELETE" => {
+                self.lock().clear();
+                self.refused().clear();
+            }
             _ => {}
         }
         Ok(json!({ "faults": *self.lock() }))
@@ -132,6 +149,7 @@ impl Faults {
             return None;
         }
         let what = fault.what.clone();
+        fault.skip = fault.every.saturating_sub(1);
         fault.count = fault.count.saturating_sub(1);
         if fault.count == 0 {
             waiting.remove(at);
@@ -170,7 +188,17 @@ impl Faults {
     }
 
     pub(super) fn refuses_login(&self, endpoint: &EndpointId) -> bool {
-        self.take("", &endpoint.0, |what| *what == What::CredentialRefused).is_some()
+        let mut refused = self.refused();
+        let is_first = !refused.contains(&endpoint.0);
+        let fits = |what: &What| match what {
+            What::CredentialRefused { first } => is_first || !first,
+            _ => false,
+        };
+        let refuses = self.take("", &endpoint.0, fits).is_some();
+        if refuses {
+            refused.insert(endpoint.0.clone());
+        }
+        refuses
     }
 }
 
@@ -209,6 +237,15 @@ mod tests {
         let seen: Vec<bool> =
             (0..4).map(|_| faults.before("POST", "/a/branches").is_some()).collect();
         assert_eq!(seen, [false, true, true, false]);
+        let told = json!({"fault": "dropped_after", "count": 2, "every": 2});
+        faults.answer("POST", &told).unwrap();
+        let seen: Vec<bool> = (0..4).map(|_| faults.after("GET", "/a").is_some()).collect();
+        assert_eq!(seen, [true, false, true, false]);
+        let told = json!({"fault": "credential_refused", "first": true, "count": 9});
+        faults.answer("POST", &told).unwrap();
+        let logins =
+            ["a", "a", "b", "a", "b"].map(|id| faults.refuses_login(&EndpointId(id.into())));
+        assert_eq!(logins, [true, false, true, false, false]);
         assert!(faults.answer("POST", &json!({"fault": "flood"})).is_err());
     }
 }

@@ -40,6 +40,16 @@ async fn what_expires_goes_and_what_must_stay_stays() {
     let soon = json!({"spec": {"ttl": "2s"}});
     test.ok("PATCH", "projects/shop/branches/parent?update_mask=spec.expiration", soon).await;
     create("child", "parent", "3600s").await;
+    // What expires cannot be protected; who protects it says that it stays.
+    create("held", "production", "2s").await;
+    let held = |mask: &str| format!("projects/shop/branches/held?update_mask={mask}");
+    let protect = json!({"spec": {"is_protected": true, "no_expiry": true}});
+    let (status, code) = test.refused("PATCH", &held("spec.is_protected"), protect.clone()).await;
+    assert_eq!((status, &*code), (400, "BAD_REQUEST"));
+    test.ok("PATCH", &held("spec.is_protected%2Cspec.expiration"), protect).await;
+    let again =
+        test.refused("PATCH", &held("spec.expiration"), json!({"spec": {"ttl": "2s"}})).await;
+    assert_eq!(again, (400, "BAD_REQUEST".to_owned()));
     let there = |name: &'static str| {
         let path = format!("projects/shop/branches/{name}");
         let test = &test;
@@ -47,14 +57,15 @@ async fn what_expires_goes_and_what_must_stay_stays() {
     };
     let expires = test.get("projects/shop/branches/parent").await["status"]["expire_time"].clone();
     let expires = lakeops::kernel::Timestamp::parse(expires.as_str().unwrap()).unwrap();
-    let after = expires.plus(std::time::Duration::from_millis(50));
+    // The protected one was to expire by then as well.
+    let after = expires.plus(std::time::Duration::from_secs(3));
     lakeops::kernel::Clock::sleep_until(&lakeops::kernel::SystemClock, after).await;
     test.emulator.remove_expired().await.unwrap();
     assert!(there("parent").await && there("child").await, "a branch with children stays");
     test.ok("DELETE", "projects/shop/branches/child?purge=true", Value::Null).await;
     test.emulator.remove_expired().await.unwrap();
     while there("parent").await {}
-    assert!(there("production").await);
+    assert!(there("production").await && there("held").await, "what is protected stays");
     test.stop().await;
 }
 
