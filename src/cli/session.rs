@@ -390,7 +390,8 @@ async fn others_work(endpoint: &PgEndpoint) -> bool {
 /// that they start for it.
 fn kill_points(environment: &dyn Environment) -> Result<Arc<dyn KillPoints>, CliError> {
     let (at, trace) = (environment.var("LAKEOPS_KILL_AT"), environment.var("LAKEOPS_KILL_TRACE"));
-    if at.is_none() && trace.is_none() {
+    let each = environment.var("LAKEOPS_KILL_EACH").map(PathBuf::from);
+    if at.is_none() && trace.is_none() && each.is_none() {
         return Ok(Arc::new(Unarmed));
     }
     let number = at.map(|at| at.parse::<u64>()).transpose();
@@ -398,6 +399,10 @@ fn kill_points(environment: &dyn Environment) -> Result<Arc<dyn KillPoints>, Cli
     let trace = trace.map(PathBuf::from);
     let armed = ArmedKill::new(number, trace.as_deref())
         .map_err(|error| CliError::unwritable(trace.unwrap_or_default(), error))?;
+    let armed = match each {
+        Some(file) => armed.each(&file).map_err(|error| CliError::unwritable(file, error))?,
+        None => armed,
+    };
     let among = environment.var("LAKEOPS_KILL_AMONG").unwrap_or_default();
     Ok(Arc::new(armed.among(among)))
 }

@@ -2,8 +2,9 @@
 //!
 //! Armed only in a child process of `lakeops test crash` or of a test, through [`ArmedKill`].
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -18,7 +19,14 @@ pub struct ArmedKill {
     at: Option<u64>,
     /// Only boundaries with this in their names are counted.
     among: String,
+    /// Boundaries at which a process died before; every other one kills.
+    spared: Option<Spared>,
     state: Mutex<Reached>,
+}
+
+struct Spared {
+    names: BTreeSet<String>,
+    file: File,
 }
 
 struct Reached {
@@ -32,7 +40,20 @@ impl ArmedKill {
     pub fn new(at: Option<u64>, trace: Option<&Path>) -> std::io::Result<Self> {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
         let trace = trace.map(open).transpose()?;
-        Ok(Self { at, among: String::new(), state: Mutex::new(Reached { count: 0, trace }) })
+        let state = Mutex::new(Reached { count: 0, trace });
+        Ok(Self { at, among: String::new(), spared: None, state })
+    }
+
+    /// Dies at each boundary whose name is not in `file`, and writes it there. So a run that is resumed
+    /// until it ends has died once at every boundary that it passes, whatever chance does to their order.
+    pub fn each(self, file: &Path) -> std::io::Result<Self> {
+        let names = match std::fs::read_to_string(file) {
+            Ok(text) => text.lines().map(str::to_owned).collect(),
+            Err(error) if error.kind() == ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) => return Err(error),
+        };
+        let file = OpenOptions::new().create(true).append(true).open(file)?;
+        Ok(Self { spared: Some(Spared { names, file }), ..self })
     }
 
     /// Counts only boundaries whose name contains `text`, such as `/after effect`: with parallel steps
@@ -55,12 +76,21 @@ impl KillPoints for ArmedKill {
             // Not being able to trace must not change what the process does.
             drop(writeln!(trace, "{count} {boundary}"));
         }
-        if self.at == Some(count) {
+        let is_new = self.spared.as_ref().is_some_and(|spared| spared.is_new(boundary));
+        if is_new || self.at == Some(count) {
             // SIGKILL cannot be caught: nothing of this process runs any further.
             let _sent = kill(Pid::this(), Signal::SIGKILL);
             loop {
                 std::thread::park();
             }
         }
+    }
+}
+
+impl Spared {
+    /// Whether nobody died here yet; from now on somebody has.
+    fn is_new(&self, boundary: &str) -> bool {
+        // Who cannot write it down would die here for ever.
+        !self.names.contains(boundary) && writeln!(&self.file, "{boundary}").is_ok()
     }
 }

@@ -52,9 +52,13 @@ impl Recorder {
     }
 }
 
-/// The name of a commit: the step and the kinds of its events.
+/// The name of a commit: the step and the kinds of its events, with the change where they are about one.
 pub(super) fn boundary(events: &[Event]) -> String {
     let step = events.iter().find_map(Event::step).unwrap_or("run");
-    let kinds: Vec<&str> = events.iter().map(Event::kind).collect();
+    let kind = |event: &Event| match event.change() {
+        Some((direction, index)) => format!("{} {direction} {index}", event.kind()),
+        None => event.kind().to_owned(),
+    };
+    let kinds: Vec<String> = events.iter().map(kind).collect();
     format!("{step}/{}", kinds.join("+"))
 }

@@ -639,6 +639,19 @@ impl Event {
         Self::NotificationQueued { dedup, severity, title, body, channel, labels, resolves }
     }
 
+    /// Which change of its step's set it is about, and whether it is done or undone.
+    pub const fn change(&self) -> Option<(Direction, u32)> {
+        match self {
+            Self::ChangeStarted { index, direction, .. }
+            | Self::ChangeNoted { index, direction, .. }
+            | Self::ChangeNotApplied { index, direction, .. }
+            | Self::ChangeSettled { index, direction, .. }
+            | Self::ChangeInDoubt { index, direction, .. }
+            | Self::DoubtSettled { index, direction, .. } => Some((*direction, *index)),
+            _ => None,
+        }
+    }
+
     /// The step that it belongs to, when it belongs to one.
     pub fn step(&self) -> Option<&str> {
         match self {

@@ -39,8 +39,6 @@ mod operations;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
-mod promotion;
-#[cfg(test)]
 mod reader;
 #[cfg(test)]
 mod registry;

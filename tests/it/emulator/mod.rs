@@ -134,17 +134,9 @@ impl TestEmulator {
         database: &str,
     ) -> Result<PgConnection, sqlx::Error> {
         let hosts = self.get(endpoint).await["status"]["hosts"].clone();
-        let port = hosts["port"].as_u64().unwrap_or(5432);
-        let options = PgConnectOptions::new_without_pgpass()
-            .host(hosts["host"].as_str().unwrap())
-            .port(u16::try_from(port).unwrap())
-            .ssl_mode(PgSslMode::VerifyFull)
-            .ssl_root_cert_from_pem(self.emulator.ca_pem().as_bytes().to_vec())
-            .username(role)
-            .password(secret)
-            .database(database)
-            .disable_statement_logging();
-        PgConnection::connect_with(&options).await
+        let port = u16::try_from(hosts["port"].as_u64().unwrap_or(5432)).unwrap();
+        let place = (hosts["host"].as_str().unwrap(), port);
+        log_in(&self.emulator, place, (role, secret), database).await
     }
 
     /// A session of the owner, with a fresh token.
@@ -154,6 +146,25 @@ impl TestEmulator {
         let user = self.emulator.connection().user.clone();
         self.connect(&endpoint, (&user, &token), "databricks_postgres").await.unwrap()
     }
+}
+
+/// Connects to an endpoint as a client does: by its host, with a secret, over TLS.
+pub(crate) async fn log_in(
+    emulator: &Emulator,
+    (host, port): (&str, u16),
+    (role, secret): (&str, &str),
+    database: &str,
+) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(port)
+        .ssl_mode(PgSslMode::VerifyFull)
+        .ssl_root_cert_from_pem(emulator.ca_pem().as_bytes().to_vec())
+        .username(role)
+        .password(secret)
+        .database(database)
+        .disable_statement_logging();
+    PgConnection::connect_with(&options).await
 }
 
 async fn run(session: &mut PgConnection, text: &'static str) {

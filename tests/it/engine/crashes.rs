@@ -27,7 +27,7 @@ fn draw(seed: u64, most: u64) -> u64 {
 }
 
 /// Every change that ended has a start before it, and none ended twice.
-fn check_starts(entries: &[lakeops::journal::Entry]) -> usize {
+pub(crate) fn check_starts(entries: &[lakeops::journal::Entry]) -> usize {
     let mut open = std::collections::BTreeSet::new();
     let mut settled = std::collections::BTreeSet::new();
     for entry in entries {

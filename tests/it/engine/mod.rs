@@ -1,7 +1,7 @@
 //! The engine on a real PostgreSQL: order, conditions, fan-out, approvals, compensation, waits.
 
 mod approvals;
-mod crashes;
+pub(crate) mod crashes;
 mod doubts;
 mod embedded;
 mod endings;
@@ -15,6 +15,6 @@ mod runs;
 mod scopes;
 mod secrets;
 mod storage;
-mod tenants;
+pub(crate) mod tenants;
 mod ticks;
 mod undoing;

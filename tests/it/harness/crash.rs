@@ -26,8 +26,6 @@ use lakeops::tools::Catalog;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::branches::Branches;
-
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
     dir: TempDir,
@@ -92,20 +90,6 @@ impl Crash {
         fs::write(dir.path().join("plan.json"), plan.to_bytes().unwrap()).unwrap();
         fs::write(dir.path().join("url"), endpoint.to_url().expose()).unwrap();
         Self { dir }
-    }
-
-    /// The same on the branches of a project, which this makes: `production`, protected and with these
-    /// tables, and `staging`.
-    pub(crate) async fn on_branches(
-        hint: &str,
-        tables: &[&str],
-        plan: impl FnOnce(&Path) -> Plan,
-    ) -> (Self, Branches) {
-        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
-        let branches = Branches::found(dir.path(), hint, tables).await;
-        fs::write(dir.path().join("plan.json"), plan(dir.path()).to_bytes().unwrap()).unwrap();
-        fs::write(dir.path().join("url"), branches.branch("production").to_url().expose()).unwrap();
-        (Self { dir }, branches)
     }
 
     /// Processes leave approvals to a person.
@@ -253,10 +237,7 @@ async fn crash_child() {
     let kill_at = fs::read_to_string(dir.join("kill")).unwrap().parse().ok();
     let among = fs::read_to_string(dir.join("among")).unwrap();
     let kill = ArmedKill::new(kill_at, Some(&dir.join("trace"))).unwrap().among(among);
-    let endpoints: Arc<dyn Endpoints> = match Branches::open(&dir) {
-        Some(branches) => Arc::new(branches),
-        None => Arc::new(PgEndpoint::from_url(&url).unwrap()),
-    };
+    let endpoints: Arc<dyn Endpoints> = Arc::new(PgEndpoint::from_url(&url).unwrap());
     let keeps_history = dir.join("history").exists();
     let (engine, _journal) = engine(&dir.join("state"), endpoints, kill, keeps_history);
     let key = fs::read_to_string(dir.join("key")).unwrap_or_else(|_| "crash".to_owned());

@@ -3,7 +3,6 @@
 //! One throw-away server for each test process: it stops when the process ends, however it ends, and
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
-pub(crate) mod branches;
 pub(crate) mod crash;
 pub(crate) mod versions;
 

@@ -4,7 +4,12 @@
 mod advice;
 mod client;
 mod databases;
+mod governance;
+mod killing;
+mod limits;
+mod promotion;
 mod provisioning;
+mod shop;
 mod stand_in;
 mod whole;
 

@@ -1,89 +1,42 @@
-//! Projects and resets that are killed at each effect, or meet each fault, end as if nothing had happened.
+//! Projects and resets that are killed at each boundary, or meet each fault, end as if nothing had
+//! happened.
 
-use lakeops::kernel::ApiCall;
-use lakeops::lakebase::name::{BranchName, ProjectName};
-use lakeops::lakebase::{Workspace as _, branches, endpoints, find_branch};
-use serde_json::{Value, json};
+use lakeops::lakebase::name::BranchName;
+use lakeops::lakebase::{Branch, branches, endpoints, find_branch};
 
-use super::whole::{Cloud, Said};
+use super::killing::{FAULTS, run};
+use super::shop::execute;
+use super::whole::Cloud;
 
-const WORKFLOWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workflows");
-
-/// What is injected: named as the emulator names it.
-const FAULTS: [&str; 6] = [
-    "throttled",
-    "dropped_before",
-    "dropped_after",
-    "created_but_errored",
-    "operation_error",
-    "slow_ready",
-];
-
+/// The project with everything that needs no tables: registered, with pipelines and rules.
 fn provision(project: &str) -> Vec<String> {
-    let parts = [
-        "--workflows",
-        WORKFLOWS,
-        "run",
-        "provision_with_governance",
-        "--yes",
-        "--output",
-        "json",
-        "-p",
-        r#"shape={"tags":{"disposable":"true"}}"#,
-        "-p",
+    let params = [
+        ("project", project),
+        ("shape", r#"{"tags":{"disposable":"true"}}"#),
+        ("uc_catalog", &format!("{}_db", project.replace('-', "_"))),
+        ("repository", project),
     ];
-    parts.iter().map(|part| (*part).to_owned()).chain([format!("project={project}")]).collect()
+    run("provision_with_governance", &params)
 }
 
 fn reset(project: &str) -> Vec<String> {
-    let parts = ["--workflows", WORKFLOWS, "run", "reset_staging", "--yes", "--output", "json"];
-    let params = ["-p".to_owned(), "branch=development".to_owned(), "-p".to_owned()];
-    let parts = parts.iter().map(|part| (*part).to_owned()).chain(params);
-    parts.chain([format!("project={project}")]).collect()
+    run("reset_staging", &[("project", project)])
 }
 
 impl Cloud {
-    async fn run_all(&self, args: &[String]) -> Said {
-        self.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
-    }
-
-    /// Runs, and resumes what died, each process until it dies at the nth effect that it reaches; how many
-    /// died. A process passes two boundaries for each change: before its effect and after it.
-    async fn dying(&self, args: &[String], (first, next): (u32, u32)) -> usize {
-        let resume = ["resume", "--all"].map(str::to_owned);
-        let (mut args, mut at) = (args, first);
-        for deaths in 0.. {
-            let typed: Vec<&str> = args.iter().map(String::as_str).collect();
-            let mut command = self.command(&typed);
-            command.env("LAKEOPS_KILL_AT", at.to_string()).env("LAKEOPS_KILL_AMONG", " effect");
-            let said = Said::from(command.output().await.unwrap());
-            match said.code {
-                None => (args, at) = (&resume, next),
-                Some(0) => return deaths,
-                Some(_) => panic!("{}\n{}", said.out, said.err),
-            }
-        }
-        unreachable!("nobody dies for ever");
-    }
-
-    async fn resume(&self) {
-        self.run(&["resume", "--all", "--output", "json"]).await.ends(0);
-    }
-
     /// The whole project, as the pattern wants it, and once.
     async fn is_whole(&self, project: &str, what: &str) {
+        assert_eq!(self.projects().await.len(), 1, "{what}");
         let found = branches(&*self.client, project).await.unwrap();
-        let mut ids: Vec<&str> = found.iter().map(lakeops::lakebase::Branch::id).collect();
+        let mut ids: Vec<&str> = found.iter().map(Branch::id).collect();
         ids.sort_unstable();
         assert_eq!(ids, ["development", "production", "staging"], "{what}");
         for branch in ids {
             let computes = endpoints(&*self.client, project, branch).await.unwrap();
             assert_eq!(computes.len(), 1, "{what}: {branch}");
         }
-        let runs = self.run(&["runs", "--output", "json"]).await.ends(0).json();
-        for run in runs.as_array().unwrap() {
-            assert_eq!(run["outcome"], "succeeded", "{what}: {run:#}");
-        }
+        self.is_quiet(what).await;
+        self.has_succeeded(what).await;
     }
 
     async fn remove(&self, project: &str) {
@@ -91,47 +44,25 @@ impl Cloud {
         self.run(&tool).await.ends(0);
         assert!(self.projects().await.is_empty(), "{project} is left");
     }
-
-    async fn fault(&self, fault: Value) {
-        self.client.send(&ApiCall::post("/emulator/faults").body(fault)).await.unwrap();
-    }
-}
-
-/// Dying after each effect, and before each.
-const DEATHS: [(&str, (u32, u32)); 2] = [("after", (2, 2)), ("before", (1, 3))];
-
-#[tokio::test]
-async fn a_project_that_is_killed_at_every_effect_is_made_once() {
-    let cloud = Cloud::start().await;
-    for (when, at) in DEATHS {
-        let project = format!("tmp-killed-{when}");
-        let deaths = cloud.dying(&provision(&project), at).await;
-        assert!(deaths >= 5, "{deaths} deaths");
-        cloud.is_whole(&project, when).await;
-        cloud.remove(&project).await;
-    }
-    cloud.stop().await;
 }
 
 #[tokio::test]
-async fn a_reset_that_is_killed_at_every_effect_happens_once() {
+async fn a_project_that_is_killed_at_every_boundary_is_made_once() {
     let cloud = Cloud::start().await;
-    let project = "tmp-reset";
-    cloud.run_all(&provision(project)).await.ends(0);
-    let found = async || {
-        let found = find_branch(&*cloud.client, project, "development").await.unwrap().unwrap();
-        (found.uid, found.status.source_branch)
-    };
-    let parent = BranchName::new(project, "production").to_string();
-    for (when, at) in DEATHS {
-        let before = found().await;
-        let deaths = cloud.dying(&reset(project), at).await;
-        assert!(deaths >= 3, "{deaths} deaths");
-        let after = found().await;
-        assert_ne!(before.0, after.0, "{when}: it is another branch");
-        assert_eq!(after.1.as_deref(), Some(parent.as_str()), "{when}");
-        cloud.is_whole(project, when).await;
+    let project = "tmp-killed";
+    std::fs::create_dir_all(cloud.folder().join(project)).unwrap();
+    let (said, died) = cloud.dying(&provision(project), "").await;
+    said.ends(0);
+    println!("{} deaths:\n{}", died.len(), died.join("\n"));
+    // Steps that need nothing of each other run at once: who dies in one may leave the effect of another to
+    // be found, so that nobody is there right after it.
+    for step in ["ops_catalog", "project", "unity_catalog", "pipelines", "agents"] {
+        let name = format!("{step}/do 0/before effect");
+        assert!(died.contains(&name), "{name}");
     }
+    let after = died.iter().filter(|name| name.ends_with("/after effect")).count();
+    assert!(after >= 6, "{after} deaths right after an effect");
+    cloud.is_whole(project, "killed").await;
     cloud.remove(project).await;
     cloud.stop().await;
 }
@@ -140,24 +71,71 @@ async fn a_reset_that_is_killed_at_every_effect_happens_once() {
 async fn a_project_that_meets_any_fault_is_made_once() {
     let cloud = Cloud::start().await;
     for fault in FAULTS {
-        let project = format!("tmp-{}", fault.replace('_', "-"));
-        let name = ProjectName::new(&project).to_string();
-        // Twice: for the project, and for what is asked for next.
-        let told = match fault {
-            "slow_ready" => json!({ "fault": fault, "path": name, "seconds": 0.5, "count": 2 }),
-            "operation_error" => json!({ "fault": fault, "path": name, "count": 2 }),
-            "throttled" => {
-                json!({ "fault": fault, "verb": "POST", "path": "/projects", "retry_after": 1, "count": 2 })
-            }
-            _ => json!({ "fault": fault, "verb": "POST", "path": "/projects", "count": 2 }),
-        };
-        cloud.fault(told).await;
-        let said = cloud.run_all(&provision(&project)).await;
-        if said.code != Some(0) {
-            cloud.resume().await;
+        // It logs in to no database.
+        if fault == "credential_refused" {
+            continue;
         }
+        let project = format!("tmp-{}", fault.replace('_', "-"));
+        std::fs::create_dir_all(cloud.folder().join(&project)).unwrap();
+        cloud.disturb(fault).await;
+        cloud.going_on(&provision(&project)).await.ends(0);
+        let met = cloud.calm().await;
+        println!("{fault}: {met} times");
+        assert!(met >= 3, "{fault} was met {met} times");
         cloud.is_whole(&project, fault).await;
         cloud.remove(&project).await;
     }
+    cloud.stop().await;
+}
+
+async fn staging(cloud: &Cloud, project: &str) -> Branch {
+    find_branch(&*cloud.client, project, "staging").await.unwrap().unwrap()
+}
+
+/// Staging differs from what it came from before a reset, and does not afterwards.
+async fn is_reset(cloud: &Cloud, project: &str, fault: Option<&str>) {
+    let name = BranchName::new(project, "staging");
+    let what = fault.unwrap_or("killed");
+    execute(&mut cloud.session(&name).await, "create table public.left_over (a int)").await;
+    let before = staging(cloud, project).await;
+    if let Some(fault) = fault {
+        cloud.disturb(fault).await;
+        cloud.going_on(&reset(project)).await.ends(0);
+        assert!(cloud.calm().await >= 1, "nothing met {fault}");
+    } else {
+        let (said, died) = cloud.dying(&reset(project), "").await;
+        said.ends(0);
+        println!("{} deaths:\n{}", died.len(), died.join("\n"));
+        for change in 0..3 {
+            let name = format!("reset/do {change}/after effect");
+            assert!(died.contains(&name), "{name}");
+        }
+    }
+    let after = staging(cloud, project).await;
+    assert_ne!(before.uid, after.uid, "{what}: it is another branch");
+    let parent = BranchName::new(project, "production").to_string();
+    assert_eq!(after.status.source_branch, Some(parent), "{what}");
+    let mut session = cloud.session(&name).await;
+    let tables = "select string_agg(tablename, ',') from pg_tables where schemaname = 'public'";
+    let tables: String = sqlx::query_scalar(tables).fetch_one(&mut session).await.unwrap();
+    assert_eq!(tables, "orders", "{what}: what its parent has, and nothing else");
+    drop(session);
+    cloud.is_whole(project, what).await;
+}
+
+#[tokio::test]
+async fn a_reset_that_is_killed_at_every_boundary_or_meets_any_fault_happens_once() {
+    let cloud = Cloud::start().await;
+    let project = "tmp-reset";
+    std::fs::create_dir_all(cloud.folder().join(project)).unwrap();
+    cloud.going_on(&provision(project)).await.ends(0);
+    let mut session = cloud.session(&BranchName::new(project, "production")).await;
+    execute(&mut session, "create table public.orders (a int)").await;
+    drop(session);
+    is_reset(&cloud, project, None).await;
+    for fault in FAULTS {
+        is_reset(&cloud, project, Some(fault)).await;
+    }
+    cloud.remove(project).await;
     cloud.stop().await;
 }

@@ -1,5 +1,6 @@
 //! The program against the emulator: from the command line to a branch's PostgreSQL and back.
 
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use lakeops::postgres::Quiet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use tempfile::TempDir;
 
+use crate::emulator::log_in;
 use crate::harness::Place;
 
 /// An emulator, and a project folder whose program works on it.
@@ -84,7 +87,8 @@ impl Cloud {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             redactor,
-            patience: Patience::default(),
+            // Other tests keep the machine busy.
+            patience: Patience { request: Duration::from_mins(2), ..Patience::default() },
         };
         let client = WorkspaceClient::new(login, outside).unwrap();
         Self { emulator, place, folder, client }
@@ -133,8 +137,47 @@ impl Cloud {
         self.command(args).output().await.unwrap().into()
     }
 
+    /// Where files of the project folder are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the program and the emulator keep everything.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.place.state()
+    }
+
+    /// Sends a call that changes something, and waits until it is done.
+    pub(super) async fn change(&self, call: ApiCall) -> Value {
+        let answer = self.client.send(&call).await.unwrap().body;
+        let name = path_of(answer["name"].as_str().unwrap());
+        let mut operation = answer.clone();
+        eventually(async || {
+            operation = self.client.get(&name).await.unwrap();
+            operation["done"] == true
+        })
+        .await;
+        assert!(operation.get("error").is_none(), "{operation}");
+        operation["response"].clone()
+    }
+
+    /// A session in a branch, as the owner of its project.
+    pub(super) async fn session(&self, branch: &BranchName) -> PgConnection {
+        let endpoint = read_write_endpoint(&*self.client, branch).await.unwrap().unwrap();
+        let secret = self.client.mint(&endpoint.name).await.unwrap().token;
+        let hosts = &endpoint.status.hosts;
+        let place = (hosts.host.as_deref().unwrap(), hosts.port.unwrap_or(5432));
+        let who = (self.user(), secret.expose().as_str());
+        log_in(&self.emulator, place, who, "databricks_postgres").await.unwrap()
+    }
+
+    /// The role that owns projects.
+    pub(super) fn user(&self) -> &str {
+        &self.emulator.connection().user
+    }
+
     /// Runs a tool; what it says as JSON.
-    async fn tool(&self, tool: &str, args: &[&str]) -> Value {
+    pub(super) async fn tool(&self, tool: &str, args: &[&str]) -> Value {
         let args = [&["tools", "run", tool, "--output", "json"], args].concat();
         self.run(&args).await.ends(0).json()
     }
@@ -152,14 +195,11 @@ impl Cloud {
     async fn switch(&self, branch: &BranchName, on: bool) {
         let body = json!({ "spec": { "disabled": !on } });
         let path = branch.endpoint("primary").path();
-        let call = ApiCall::patch(path).query("update_mask", "spec.disabled").body(body);
-        let answer = self.client.send(&call).await.unwrap().body;
-        let name = path_of(answer["name"].as_str().unwrap());
-        eventually(async || self.client.get(&name).await.unwrap()["done"] == true).await;
+        self.change(ApiCall::patch(path).query("update_mask", "spec.disabled").body(body)).await;
     }
 }
 
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     let until = SystemClock.now().plus(Duration::from_mins(1));
     while !holds().await {
         assert!(SystemClock.now() < until, "not within a minute");
