@@ -259,12 +259,16 @@ fn last_break(points: &[Point]) -> usize {
 /// How many days on each side say whether a jump stayed.
 const AROUND: usize = 5;
 
-/// The day after the last jump between two neighbours that stayed.
+/// So many jumps of about one size in one direction are how the series grows, and no break.
+const AGAIN: usize = 3;
+
+/// The day after the last jump between two neighbours that stayed, and does not come again and again.
 fn jump(points: &[Point]) -> usize {
     let steps: Vec<f64> =
         points.iter().zip(points.iter().skip(1)).map(|(one, two)| two.value - one.value).collect();
     let usual = median(&mut steps.clone());
-    let spread = deviation(&steps.iter().map(|step| step - usual).collect::<Vec<_>>());
+    let rest: Vec<f64> = steps.iter().map(|step| step - usual).collect();
+    let spread = deviation(&rest).max(trimmed(&rest));
     // Where every day brings the same, anything else would look like a jump.
     let size = median(&mut points.iter().map(|point| point.value.abs()).collect::<Vec<_>>());
     let ordinary = spread.max(0.1 * usual.abs()).max(1e-6 * size);
@@ -277,11 +281,12 @@ fn jump(points: &[Point]) -> usize {
         let moved = around(after) - around(before) - usual * days;
         after.len() >= 3 && moved.abs() > 0.6 * excess.abs()
     };
-    let is_jump = |(at, step): &(usize, &f64)| {
-        let excess = **step - usual;
-        excess.abs() > 8.0 * ordinary && stayed(*at, excess)
-    };
-    steps.iter().enumerate().rfind(is_jump).map_or(0, |(at, _)| at + 1)
+    let is_jump =
+        |(at, excess): &(usize, f64)| excess.abs() > 8.0 * ordinary && stayed(*at, *excess);
+    let jumps: Vec<(usize, f64)> = rest.into_iter().enumerate().filter(is_jump).collect();
+    let alike =
+        |size: f64| jumps.iter().filter(|(_, other)| (0.5..=2.0).contains(&(other / size))).count();
+    jumps.iter().rfind(|(_, size)| alike(*size) < AGAIN).map_or(0, |(at, _)| at + 1)
 }
 
 /// What forecasts from earlier days, each with what was known then, made of later ones.
@@ -487,6 +492,25 @@ mod tests {
         assert_eq!(found.broken_at, Some(30.0));
         assert!((found.slope - 1.0).abs() < 0.05, "{found:?}");
         assert_eq!(forecast(&line(60, |day| day)).unwrap().broken_at, None);
+    }
+
+    #[test]
+    fn what_comes_again_and_again_is_no_break() {
+        let steps = |every: u32, size: f64| -> Vec<Point> {
+            let value = |day: u32| 100.0 + size * f64::from(day / every);
+            (0..60).map(|day| Point { day: f64::from(day), value: value(day) }).collect()
+        };
+        // A count that rises now and then, and a load once a week.
+        for (every, size) in [(3, 1.0), (7, 1.0), (7, 500.0)] {
+            let found = forecast(&steps(every, size)).unwrap();
+            assert_eq!((found.broken_at, found.points), (None, 60), "every {every}: {found:?}");
+            let pace = size / f64::from(every);
+            assert!((found.slope - pace).abs() < 0.2 * pace, "every {every}: {found:?}");
+        }
+        let saw: Vec<Point> = (0_u32..40)
+            .map(|day| Point { day: f64::from(day), value: f64::from(2 * day + (day + 1) % 3) })
+            .collect();
+        assert_eq!(forecast(&saw).unwrap().broken_at, None);
     }
 
     proptest::proptest! {
