@@ -407,14 +407,26 @@ struct Settled {
     why: Option<String>,
 }
 
-/// The plan that an event asks for: its fields are offered to parameters of the same name.
+/// What events call by its id, and parameters by its name.
+const BY_ID: [(&str, &str); 2] = [("project_id", "project"), ("branch_id", "branch")];
+
+/// The plan that an event asks for: its fields are offered to parameters of the same name, and the branch
+/// that it is about to `project` and `branch`.
 fn wanted(workflow: &str, event: &Published) -> Wanted {
     let fields = event.event.as_object().into_iter().flatten();
     let offered = fields.map(|(name, value)| (name.clone(), Given::Json(value.clone())));
+    let mut offered: BTreeMap<String, Given> = offered.collect();
+    for (id, name) in BY_ID {
+        if let Some(value) = event.event.get(id).filter(|value| !value.is_null())
+            && !offered.contains_key(name)
+        {
+            offered.insert(name.to_owned(), Given::Json(value.clone()));
+        }
+    }
     Wanted {
         workflow: workflow.to_owned(),
         params: BTreeMap::new(),
-        offered: offered.collect(),
+        offered,
         target: Target::default(),
     }
 }

@@ -127,3 +127,43 @@ async fn a_schedule_is_paused_and_resumed_without_a_server() {
     project.run(&["schedule", "trigger", "insert"]).ends(0);
     assert_eq!(rows(&project).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recommended_is_put_before_people_once() {
+    let project = project("serve_review", "").await;
+    project
+        .write("workflows/review_queue.yaml", include_str!("../../../workflows/review_queue.yaml"));
+    // As the tools and workflows that come with the program publish: the branch by its id.
+    let recommend = "version: 1\nname: recommend\ndescription: Recommend.\nsteps:\n  - id: tell\n    tool: \
+        publish_event\n    with:\n      event: index_recommendation\n      payload: { project_id: shop, \
+        branch_id: staging, object: o_a_twin, reason: a twin }\n";
+    project.write("workflows/recommend.yaml", recommend);
+    let served = Served::start(&project, &[]);
+    assert!(until(|| served.metric("lakeops_triggers") == 3));
+    for _ in 0..2 {
+        project.run(&["run", "recommend"]).ends(0);
+    }
+    let reviews = || -> Vec<serde_json::Value> {
+        let runs = project.json(&["runs"]);
+        let of = |run: &&serde_json::Value| run["workflow"] == "review_queue";
+        runs.as_array().unwrap().iter().filter(of).cloned().collect()
+    };
+    let done = || reviews().iter().filter(|run| run["outcome"] == "succeeded").count() == 2;
+    assert!(until(done), "{:?}", reviews());
+    served.end(Signal::SIGTERM);
+    assert!(reviews()[0]["target"].as_str().unwrap().contains("shop/staging"), "{:?}", reviews());
+    let mut told = Vec::new();
+    for entry in entries(&project, &["notification_queued"]).await {
+        if let lakeops::journal::Event::NotificationQueued { dedup, title, body, .. } = entry.event
+        {
+            assert_eq!(title, "for review: index_recommendation of o_a_twin");
+            assert_eq!(body, "a twin");
+            told.push(dedup);
+        }
+    }
+    assert!(!told.is_empty());
+    assert!(
+        told.iter().all(|key| key == "review index_recommendation shop/staging o_a_twin"),
+        "{told:?}"
+    );
+}
