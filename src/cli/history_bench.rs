@@ -69,6 +69,8 @@ pub struct CollectionFigure {
     pub warm_ms: u64,
     /// Commits that each made to the table of statements.
     pub commits: u64,
+    /// Bytes of the journal after all four.
+    pub journal_bytes: u64,
 }
 
 /// A day of ticks, and what upkeep makes of it.
@@ -96,6 +98,8 @@ pub struct DayFigure {
     pub on_disk_after: u64,
     /// How long upkeep took, in milliseconds.
     pub upkeep_ms: u64,
+    /// Bytes of the journal at the end of the day.
+    pub journal_bytes: u64,
 }
 
 /// A question about many days.
@@ -200,6 +204,8 @@ impl HistoryBench<'_> {
             run(engine.clone(), plan.clone()).await?;
             took.push(self.millis_since(start));
         }
+        drop(engine);
+        let journal_bytes = journal_bytes(&self.dir.join("collection"));
         let location = self.location("collection")?;
         let counted =
             "select count(*) as rows, count(distinct run_id) as runs from pg_stat_history";
@@ -215,6 +221,7 @@ impl HistoryBench<'_> {
             cold_ms: *cold,
             warm_ms: warm.iter().copied().min().unwrap_or(0),
             commits: commits / runs,
+            journal_bytes,
         })
     }
 
@@ -273,6 +280,7 @@ impl HistoryBench<'_> {
         }
         let before = totals(&writer.stored().await.map_err(BenchError::History)?);
         let on_disk = files_below(&state.join("history"));
+        let journal_bytes = journal_bytes(&state);
         let start = self.clock.now();
         upkeep(&writer).await?;
         let upkeep_ms = self.millis_since(start);
@@ -294,6 +302,7 @@ impl HistoryBench<'_> {
             on_disk,
             on_disk_after: files_below(&state.join("history")),
             upkeep_ms,
+            journal_bytes,
         })
     }
 
@@ -407,7 +416,7 @@ async fn record(journal: &dyn Journal, id: &str, rows: Vec<HistoryRow>) -> Resul
         Event::StepSucceeded {
             step,
             output: json!({}),
-            history: rows,
+            history: rows.into(),
             seen: Vec::new(),
             fact: None,
         },
@@ -437,6 +446,14 @@ async fn upkeep(writer: &HistoryWriter) -> Result<(), BenchError> {
 /// Live files and their bytes.
 fn totals(stored: &[StoredTable]) -> (u64, u64) {
     stored.iter().fold((0, 0), |sum, table| (sum.0 + table.files, sum.1 + table.bytes))
+}
+
+/// The bytes of the journal's files in a state directory.
+fn journal_bytes(state: &Path) -> u64 {
+    let entries = std::fs::read_dir(state).into_iter().flatten().flatten();
+    let is_ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("journal.db");
+    let ours = entries.filter(|entry| is_ours(&entry.file_name()));
+    ours.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
 fn files_below(folder: &Path) -> u64 {

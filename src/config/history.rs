@@ -18,6 +18,9 @@ pub struct HistoryConfig {
     pub keep_measurements: Span,
     /// How long the audit, findings and what was done are kept.
     pub keep_audit: Span,
+    /// How long large sets of rows stay in the journal after they came into the history. Of so much a history
+    /// that was lost or moved is made again.
+    pub keep_journaled: Span,
 }
 
 impl Default for HistoryConfig {
@@ -26,6 +29,7 @@ impl Default for HistoryConfig {
             location: None,
             keep_measurements: Span::from_secs(90 * DAY),
             keep_audit: Span::from_secs(365 * DAY),
+            keep_journaled: Span::from_secs(7 * DAY),
         }
     }
 }

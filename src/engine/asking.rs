@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::environment::Place;
 use super::executor::{ExecuteError, Executor};
 use super::state::NodeId;
-use crate::journal::event::{ApprovalRequest, Decision, Event, Principal};
+use crate::journal::event::{ApprovalRequest, Decision, Event, Principal, Rows};
 use crate::journal::store::Durability::{Buffered, Synced};
 use crate::kernel::{Digest, Direction, Failure, Risk, Severity};
 use crate::plan::document::{Action, ApprovalGate};
@@ -137,7 +137,7 @@ impl Executor {
         Event::StepSucceeded {
             step: key.clone(),
             output: output.unwrap_or(Value::Null),
-            history: Vec::new(),
+            history: Rows::default(),
             seen: Vec::new(),
             fact: None,
         }

@@ -11,7 +11,7 @@ use super::recorder::Gone;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
 use crate::config::alerts::LOG;
-use crate::journal::event::{Event, StepKey};
+use crate::journal::event::{Event, Found, StepKey};
 use crate::journal::rehearsal::HeldLock;
 use crate::journal::store::Durability;
 use crate::kernel::change::Origin;
@@ -118,9 +118,9 @@ impl Task {
             Ok(output) => Event::StepSucceeded {
                 step: self.key.clone(),
                 output: output.value,
-                history: self.located(output.history),
+                history: self.located(output.history).into(),
                 seen: Vec::new(),
-                fact: self.fact(tool),
+                fact: self.fact(tool).map(|name| Found::new(name, output.carry)),
             },
             Err(failure) => self.failed(failure),
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::facade::{Engine, EngineError, Loaded, StartOptions};
 use super::graph::{MAIN, ScopeDef, dependents};
 use super::state::{Node, Phase};
-use crate::journal::event::{Event, SkipReason};
+use crate::journal::event::{Event, Rows, SkipReason};
 use crate::journal::store::{Append, Durability, Expect, JournalError, Stream};
 use crate::kernel::RunId;
 
@@ -90,7 +90,7 @@ fn ended(node: &Node) -> Option<Event> {
         Phase::Succeeded => Some(Event::StepSucceeded {
             step,
             output: (*node.output).clone(),
-            history: Vec::new(),
+            history: Rows::default(),
             seen: Vec::new(),
             fact: None,
         }),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::programs::{Programs, ScopeOf};
 use super::recorder::Gone;
 use super::task::{Looked, Task};
-use crate::journal::event::{Event, Fact};
+use crate::journal::event::{Event, Fact, Found, Rows};
 use crate::journal::store::{Durability, EntryFilter};
 use crate::kernel::{Bind, Failure, Query, Seen, Timestamp};
 use crate::plan::document::{Action, Verify, Wait};
@@ -26,9 +26,9 @@ impl Task {
             Looked::Done(Ok(output)) => Event::StepSucceeded {
                 step: self.key.clone(),
                 output: output.value,
-                history: self.located(output.history),
+                history: self.located(output.history).into(),
                 seen: Vec::new(),
-                fact: self.fact_of_call(),
+                fact: self.fact_of_call().map(|name| Found::new(name, output.carry)),
             },
             Looked::Done(Err(failure)) => self.failed(failure),
         };
@@ -51,7 +51,7 @@ impl Task {
                 let binds = self.arguments.as_array().map(Vec::as_slice).unwrap_or_default();
                 let binds = binds.iter().map(bind).collect();
                 let rows = reader.query(sql, &Query::with_binds(&pinned.text, binds)).await?;
-                Ok(ToolOutput { value: json!({ "rows": rows }), history: Vec::new() })
+                Ok(ToolOutput { value: json!({ "rows": rows }), history: Vec::new(), carry: None })
             }
             Action::Script { .. }
             | Action::Workflow(_)
@@ -128,7 +128,7 @@ impl Task {
                 Event::StepSucceeded {
                     step: self.key.clone(),
                     output,
-                    history: Vec::new(),
+                    history: Rows::default(),
                     seen,
                     fact: None,
                 }
@@ -186,7 +186,7 @@ impl Task {
             Ok((true, output, seen)) => Event::StepSucceeded {
                 step: self.key.clone(),
                 output,
-                history: Vec::new(),
+                history: Rows::default(),
                 seen,
                 fact: None,
             },

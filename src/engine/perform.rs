@@ -10,7 +10,7 @@ use super::environment::{Place, scope_for};
 use super::executor::{ExecuteError, Executor};
 use super::proposing::SoFar;
 use super::state::{NodeId, Phase, RunState};
-use crate::journal::event::{Decision, Event, Item, Outcome, Principal, SkipReason};
+use crate::journal::event::{Decision, Event, Item, Outcome, Principal, Rows, SkipReason};
 use crate::journal::store::Durability::{Buffered, Synced};
 use crate::kernel::{Failure, Span, Target};
 use crate::plan::document::{Action, Embedded, Wait};
@@ -222,7 +222,7 @@ impl Executor {
             return Event::StepSucceeded {
                 step: node.key.clone(),
                 output: Value::Array(outputs.collect()),
-                history: Vec::new(),
+                history: Rows::default(),
                 seen: Vec::new(),
                 fact: None,
             };
@@ -294,7 +294,7 @@ impl Executor {
         Ok(Event::StepSucceeded {
             step,
             output: Value::Object(outputs),
-            history: Vec::new(),
+            history: Rows::default(),
             seen: Vec::new(),
             fact: None,
         })
@@ -358,7 +358,7 @@ impl Executor {
                     name: format!("rule {}", rule.rule),
                     value: json!(rule),
                 }));
-                let (output, history) = (evaluated.value, Vec::new());
+                let (output, history) = (evaluated.value, Rows::default());
                 vec![started, Event::StepSucceeded { step, output, history, seen, fact: None }]
             }
             Err(failure) => vec![started, self.failed(id, failure)],
@@ -370,7 +370,7 @@ impl Executor {
         Event::StepSucceeded {
             step: self.state.nodes[id].key.clone(),
             output: json!({ "preview": true, "skipped": true }),
-            history: Vec::new(),
+            history: Rows::default(),
             seen: Vec::new(),
             fact: None,
         }
@@ -400,7 +400,7 @@ impl Executor {
         Event::StepSucceeded {
             step: node.key.clone(),
             output: json!({ "waited": waited }),
-            history: Vec::new(),
+            history: Rows::default(),
             seen: Vec::new(),
             fact: None,
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::decide::{Command, Situation, decide};
 use super::graph::Graph;
 use super::state::{ChangeState, Phase, RunState};
-use crate::journal::event::{ApprovalRequest, Decision, Event, Item, Outcome, Principal};
+use crate::journal::event::{ApprovalRequest, Decision, Event, Item, Outcome, Principal, Rows};
 use crate::kernel::{
     Change, ChangeSet, Digest, Direction, Failure, Inverse, Operation, Receipt, Recovery, Risk,
     Settlement, Span, Target, Timestamp,
@@ -196,7 +196,7 @@ fn succeeded(key: &str) -> Event {
     Event::StepSucceeded {
         step: key.to_owned(),
         output: json!(key),
-        history: Vec::new(),
+        history: Rows::default(),
         seen: Vec::new(),
         fact: None,
     }

@@ -108,8 +108,8 @@ impl Fold {
             Event::StepSucceeded { step, history, .. } => {
                 self.counts.succeeded += 1;
                 let attempt = self.begun.get(&step).map(|(attempt, _)| *attempt);
-                self.attempt(&step, attempt, at, ("succeeded", None, None, history.len()));
-                for (index, row) in history.into_iter().enumerate() {
+                self.attempt(&step, attempt, at, ("succeeded", None, None, history.count()));
+                for (index, row) in history.fetched().into_iter().enumerate() {
                     let id = format!("{}/{step}/{index}", self.run);
                     self.rows.push(Loose { row, id, step: Some(step.clone()), at });
                 }

@@ -59,7 +59,7 @@ pub(super) async fn after(
     let last = ended.last().map(|entry| entry.position);
     for entry in ended.into_iter().filter(|entry| entry.position <= head.position) {
         let run = RunId::new(entry.stream.as_str());
-        let entries = journal.read(&Stream::Run(run), 0).await?;
+        let entries = journal.with_rows(journal.read(&Stream::Run(run), 0).await?).await?;
         add_run(&mut owed, &entry.stream, mirror::rows(&entry.stream, entries), entry.position);
         if owed.count() > MOST_ROWS {
             owed.through = entry.position;

@@ -120,7 +120,10 @@ pub(super) fn of(
     given: &Map<String, Value>,
     source: &Source<'_>,
 ) -> Result<Row, RowError> {
-    if let Some(unknown) = given.keys().find(|name| table.column(name).is_none()) {
+    let known = table.columns().filter(|column| given.contains_key(column.name)).count();
+    if known < given.len()
+        && let Some(unknown) = given.keys().find(|name| table.column(name).is_none())
+    {
         return Err(RowError::NoColumn {
             table: table.name.to_owned(),
             column: unknown.clone(),

@@ -5,7 +5,9 @@
 //! version is the journal position that the table is complete up to. Who comes after a crash reads that
 //! version and leaves out what is there. The audit has a row for every run and is appended last, so its
 //! version says how far *all* tables are complete; nothing about it has to be kept anywhere else, and a
-//! history in a new place, or one that was deleted, is made again from the journal.
+//! history in a new place, or one that was deleted, is made again from the journal. Large sets of rows
+//! stay there for some days after they were appended (`[history] keep_journaled`), and are dropped then:
+//! else the journal would be a second, larger history.
 //!
 //! One process at a time appends, under a lock of the operating system. Others wait their turn, find
 //! their rows appended, and are done.
@@ -30,7 +32,7 @@ use super::tables::{self, AUDIT, REJECTED};
 use super::upkeep::{self, Done};
 use crate::config::HistoryConfig;
 use crate::journal::{Journal, JournalError};
-use crate::kernel::{BoxFuture, Clock, KillPoints, Timestamp, Upkeep};
+use crate::kernel::{BoxFuture, Clock, KillPoints, Span, Timestamp, Upkeep};
 use crate::tools::context::StoredTable;
 
 /// How long another process may hold the lock.
@@ -148,6 +150,12 @@ impl HistoryWriter {
                 self.append_stretch(opened, owed, &head.journal, &mut appended).await?;
             }
         }
+        let kept = millis(self.config.keep_journaled);
+        let before = self.now().as_millis().saturating_sub(kept);
+        let dropped = self.journal.drop_rows(through, Timestamp::from_millis(before)).await?;
+        if dropped > 0 {
+            tracing::info!(steps = dropped, "rows left the journal: they are in the history");
+        }
         Ok(appended)
     }
 
@@ -263,4 +271,8 @@ async fn runs_after(journal: &dyn Journal, position: u64) -> Result<u64, Journal
 
 fn application(journal: &str, table: &TableDef) -> String {
     format!("lakeops/{journal}/{}", table.name)
+}
+
+fn millis(span: Span) -> i64 {
+    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,6 @@
 //! Whether a batch may be appended, and where its events come to stand. PURE.
 
+use super::apart::{self, Body};
 use super::chain::{Hash, Link, digest};
 use super::event::Event;
 use super::store::{Append, Entry, Expect, JournalError, Stream};
@@ -11,6 +12,8 @@ pub(super) struct Prepared {
     pub(super) event: Event,
     pub(super) payload: String,
     pub(super) digest: Hash,
+    /// What lies beside it.
+    pub(super) bodies: Vec<Body>,
 }
 
 /// A batch for one stream, as it will be stored.
@@ -21,20 +24,39 @@ pub(super) struct PreparedAppend {
     pub(super) events: Vec<Prepared>,
 }
 
+/// Whether large parts of events are taken out of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Large {
+    /// They stay.
+    Within,
+    /// They lie beside them.
+    Apart,
+}
+
 /// Masks and writes the events of a batch.
 pub(super) fn prepare(
     batch: Vec<Append>,
     redactor: &Redactor,
+    large: Large,
 ) -> Result<Vec<PreparedAppend>, JournalError> {
     let one = |Append { stream, expect, events }| {
-        let events = events.into_iter().map(|event| masked(event, redactor));
+        let events = events.into_iter().map(|event| masked(event, redactor, large));
         Ok(PreparedAppend { stream, expect, events: events.collect::<Result<_, _>>()? })
     };
     batch.into_iter().map(one).collect()
 }
 
-fn masked(event: Event, redactor: &Redactor) -> Result<Prepared, JournalError> {
+fn masked(mut event: Event, redactor: &Redactor, large: Large) -> Result<Prepared, JournalError> {
     let kind = event.kind();
+    let bodies = match large {
+        Large::Within => Vec::new(),
+        Large::Apart => {
+            apart::take(&mut event, redactor).map_err(|error| JournalError::Storage {
+                reason: format!("a part of a `{kind}` event cannot be written: {error}"),
+                full: false,
+            })?
+        }
+    };
     let unwritable = |error: serde_json::Error| JournalError::Storage {
         reason: format!("a `{kind}` event cannot be written with its secrets masked: {error}"),
         full: false,
@@ -42,14 +64,14 @@ fn masked(event: Event, redactor: &Redactor) -> Result<Prepared, JournalError> {
     let payload = serde_json::to_string(&event).map_err(unwritable)?;
     if redactor.is_empty() || redactor.mask(&payload) == payload {
         let digest = digest(&payload);
-        return Ok(Prepared { event, payload, digest });
+        return Ok(Prepared { event, payload, digest, bodies });
     }
     let mut value = serde_json::to_value(&event).map_err(unwritable)?;
     redactor.mask_json(&mut value);
     let event: Event = serde_json::from_value(value).map_err(unwritable)?;
     let payload = serde_json::to_string(&event).map_err(unwritable)?;
     let digest = digest(&payload);
-    Ok(Prepared { event, payload, digest })
+    Ok(Prepared { event, payload, digest, bodies })
 }
 
 /// The end of a stream.

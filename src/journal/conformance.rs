@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::event::{Compensation, Decision, Event, Fact, Outcome, Principal};
+use super::event::{Compensation, Decision, Event, Fact, Found, Outcome, Principal, Rows};
 use super::store::{
     Append, Durability, Entry, EntryFilter, Expect, Journal, JournalError, RunFilter, Stream,
 };
@@ -13,6 +13,7 @@ use super::tail::verify_against;
 use crate::kernel::{BoxFuture, Clock, Digest, RunId, Target, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::{Limits, PlanBody, PlanError};
+use crate::tools::tool::HistoryRow;
 
 use Durability::{Buffered, Synced};
 
@@ -73,7 +74,7 @@ struct Bench {
 /// Runs every check, each on a journal of its own that reads the given clock.
 pub async fn run_all(make: impl Fn(Arc<dyn Clock>) -> Arc<dyn Journal>) -> Result<(), Violation> {
     type Check = fn(Bench) -> BoxFuture<'static, Checked>;
-    let checks: [(&'static str, Check); 19] = [
+    let checks: [(&'static str, Check); 20] = [
         ("positions and sequence numbers have no gaps", |b| Box::pin(numbering(b))),
         ("a batch across streams is all or nothing", |b| Box::pin(atomic_batches(b))),
         ("a wrong expectation is a conflict", |b| Box::pin(conflicts(b))),
@@ -90,6 +91,7 @@ pub async fn run_all(make: impl Fn(Arc<dyn Clock>) -> Arc<dyn Journal>) -> Resul
         ("runs are listed and filtered", |b| Box::pin(listing(b))),
         ("locks are first in, first out", |b| Box::pin(locks(b))),
         ("outputs are found by tool and place", |b| Box::pin(facts(b))),
+        ("many rows come back, and what the newest look carried", |b| Box::pin(large_parts(b))),
         ("plans are kept", |b| Box::pin(plans(b))),
         ("entries are filtered", |b| Box::pin(filters(b))),
         ("the chain verifies, against a head too", |b| Box::pin(heads(b))),
@@ -421,9 +423,9 @@ async fn facts(bench: Bench) -> Checked {
     let found = |tool: &str, branch: &str, number: u32| Event::StepSucceeded {
         step: "look".into(),
         output: json!({ "number": number }),
-        history: Vec::new(),
+        history: Rows::default(),
         seen: Vec::new(),
-        fact: Some(on(tool, branch)),
+        fact: Some(Found::new(on(tool, branch), None)),
     };
     let stream = bench.begin("aa").await?;
     let claim = Expect::Claim(2);
@@ -434,6 +436,48 @@ async fn facts(bench: Bench) -> Checked {
     same(&bench.journal.facts(&place, 9).await?.as_slice(), &all.as_slice())?;
     same(&bench.journal.facts(&place, 2).await?.as_slice(), &all[..2].as_ref())?;
     same(&bench.journal.facts(&on("b", "y"), 9).await?, &Vec::new())?;
+    same(&bench.journal.verify().await?.broken, &None)
+}
+
+async fn large_parts(bench: Bench) -> Checked {
+    let row = |n: u32| HistoryRow {
+        table: "lakebase_metrics".into(),
+        row: json!({ "metric_name": "m", "metric_value": n }),
+    };
+    let found = |number: u32| Event::StepSucceeded {
+        step: "look".into(),
+        output: json!({ "number": number }),
+        history: (0..200).map(row).collect::<Vec<_>>().into(),
+        seen: Vec::new(),
+        fact: Some(Found::new(on("a", "x"), Some(json!({ "baseline": vec![number; 200] })))),
+    };
+    let stream = bench.begin("aa").await?;
+    let claim = Expect::Claim(2);
+    for number in 1..=4 {
+        bench.sync(vec![to(&stream, claim, vec![found(number)])]).await?;
+    }
+    let newest = bench.journal.facts(&on("a", "x"), 1).await?;
+    same(&newest, &vec![json!({ "number": 4, "baseline": vec![4; 200] })])?;
+    let ended = Event::RunFinished {
+        outcome: Outcome::Succeeded,
+        compensation: Compensation::None,
+        outputs: Value::Null,
+    };
+    // Whatever may go of a run that is at work does not.
+    let head = bench.journal.head().await?.position;
+    let later = Timestamp::from_millis(i64::MAX);
+    same(&bench.journal.drop_rows(head, later).await?, &0)?;
+    bench.sync(vec![to(&stream, claim, vec![ended])]).await?;
+    same(&bench.journal.drop_rows(head, later).await?, &0)?;
+    let entries = bench.journal.read(&stream, 2).await?;
+    let count = entries.len();
+    for entry in bench.journal.with_rows(entries).await? {
+        if let Event::StepSucceeded { history, .. } = entry.event {
+            same(&history.count(), &200)?;
+            same(&history.fetched().get(7), &Some(&row(7)))?;
+        }
+    }
+    same(&count, &5)?;
     same(&bench.journal.verify().await?.broken, &None)
 }
 

@@ -53,7 +53,7 @@ pub(super) fn touches(run: &str, at: Timestamp, event: &Event) -> Vec<Touch> {
         }
         Event::LockQueued { lock, .. } => vec![Touch::Queued { lock: lock.clone() }],
         Event::LockReleased { lock, .. } => vec![Touch::Released { lock: lock.clone() }],
-        Event::StepSucceeded { fact: Some(fact), .. } => vec![Touch::Fact(fact.clone())],
+        Event::StepSucceeded { fact: Some(found), .. } => vec![Touch::Fact(found.name.clone())],
         _ => Vec::new(),
     }
 }

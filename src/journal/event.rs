@@ -13,14 +13,13 @@ use super::occasion::{Cause, SlotFate, TriggerFate};
 use super::rehearsal::Rehearsed;
 use super::term::is_default;
 pub use super::term::{
-    ApprovalRequest, Compensation, Decision, DoubtVerdict, Fact, Item, Outcome, Principal,
-    SkipReason, StepKey,
+    ApprovalRequest, Compensation, Decision, DoubtVerdict, Fact, Found, Item, Outcome, Principal,
+    Rows, SkipReason, StepKey,
 };
 use crate::kernel::{
     Change, ChangeSet, Digest, Direction, Failure, RunId, Seen, Settlement, Severity, Span, Target,
     Timestamp,
 };
-use crate::tools::tool::HistoryRow;
 
 /// What happened. Stored as JSON with a `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,14 +185,14 @@ pub enum Event {
         /// Its output; masked.
         output: Value,
         /// What of it belongs in the history.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        history: Vec<HistoryRow>,
+        #[serde(default, skip_serializing_if = "Rows::is_empty")]
+        history: Rows,
         /// The values that a script saw, and what it printed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         seen: Vec<Seen>,
         /// Under which name later looks of the same tool find the output.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        fact: Option<Fact>,
+        fact: Option<Found>,
     },
     /// A wait or a verification began.
     WaitStarted {

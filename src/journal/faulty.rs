@@ -10,7 +10,7 @@ use super::store::{
     Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
     Stream, Verification,
 };
-use crate::kernel::{BoxFuture, Digest, RunId};
+use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
 
 /// When the append fails.
@@ -99,6 +99,18 @@ impl Journal for FaultyJournal {
 
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
         self.inner.lock_holder(lock)
+    }
+
+    fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.with_rows(entries)
+    }
+
+    fn drop_rows(
+        &self,
+        through: u64,
+        before: Timestamp,
+    ) -> BoxFuture<'_, Result<u64, JournalError>> {
+        self.inner.drop_rows(through, before)
     }
 
     fn facts<'a>(

@@ -5,6 +5,7 @@
 //! [`conformance`] holds for both.
 
 mod admission;
+mod apart;
 mod blob;
 mod chain;
 pub mod conformance;

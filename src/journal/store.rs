@@ -7,6 +7,7 @@ use super::event::{Event, Fact, Outcome};
 use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::PlanError;
+use crate::tools::tool::with_carried;
 
 /// A stream of events: one per run, schedule and trigger, and some for the installation as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -303,7 +304,18 @@ pub trait Journal: Send + Sync {
     /// The run at the front of a lock's queue.
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>>;
 
-    /// The newest outputs of this name, newest first; buffered ones excluded.
+    /// The entries with the rows that lie beside them. Rows that were dropped stay away.
+    fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
+    /// Drops the rows that lie beside events older than a time, of runs that were over at a position. Returns
+    /// of how many events.
+    fn drop_rows(
+        &self,
+        through: u64,
+        before: Timestamp,
+    ) -> BoxFuture<'_, Result<u64, JournalError>>;
+
+    /// The newest outputs of this name with what they carry, newest first; buffered ones excluded.
     fn facts<'a>(
         &'a self,
         fact: &'a Fact,
@@ -329,10 +341,12 @@ pub trait Journal: Send + Sync {
     fn commits(&self) -> u64;
 }
 
-/// The outputs that these entries hold.
+/// The outputs that these entries hold, with what they carry.
 pub(super) fn outputs(entries: Vec<Entry>) -> Vec<Value> {
     let output = |entry: Entry| match entry.event {
-        Event::StepSucceeded { output, .. } => Some(output),
+        Event::StepSucceeded { output, fact, .. } => {
+            Some(with_carried(output, fact.and_then(|found| found.carry)))
+        }
         _ => None,
     };
     entries.into_iter().filter_map(output).collect()

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kernel::{Digest, Direction, Risk, Span, Target, Timestamp};
+use crate::tools::tool::HistoryRow;
 
 /// Who did something: OS user, token's principal, or `LAKEOPS_ACTOR`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,77 @@ impl Fact {
     /// What a tool found on a target.
     pub fn of(tool: &str, connection: &str, target: &Target) -> Self {
         Self { tool: tool.to_owned(), place: format!("{connection} {target}") }
+    }
+}
+
+/// An output that later looks go on from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Its name.
+    #[serde(flatten)]
+    pub name: Fact,
+    /// Fields that the next look finds in the output, and nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Value>,
+    /// The digest of these fields, where they lie beside the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Digest>,
+}
+
+impl Found {
+    /// What a look found, with the fields that are for the next one.
+    pub const fn new(name: Fact, carry: Option<Value>) -> Self {
+        Self { name, carry, apart: None }
+    }
+}
+
+/// The rows of a step for the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rows {
+    /// In the event.
+    Here(Vec<HistoryRow>),
+    /// Beside it.
+    Apart {
+        /// The digest of their text.
+        digest: Digest,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::Here(Vec::new())
+    }
+}
+
+impl From<Vec<HistoryRow>> for Rows {
+    fn from(rows: Vec<HistoryRow>) -> Self {
+        Self::Here(rows)
+    }
+}
+
+impl Rows {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Here(rows) => rows.len(),
+            Self::Apart { count, .. } => *count,
+        }
+    }
+
+    /// The rows; none when they lie apart and were not fetched.
+    pub fn fetched(self) -> Vec<HistoryRow> {
+        match self {
+            Self::Here(rows) => rows,
+            Self::Apart { .. } => Vec::new(),
+        }
     }
 }
 

@@ -138,6 +138,9 @@ pub trait ReadTool: Send + Sync + 'static {
     type Output: Serialize + JsonSchema + Send + 'static;
     /// How many of its earlier outputs on the same target it goes on from.
     const EARLIER: u32 = 0;
+    /// Fields of its output that are for its next look alone: they are taken out of the step's output, and
+    /// are in the earlier outputs again. What only older outputs than the two newest carried is forgotten.
+    const CARRIED: &'static [&'static str] = &[];
 
     /// Looks.
     fn read(
@@ -187,6 +190,30 @@ pub struct ToolOutput {
     pub value: Value,
     /// Its history rows.
     pub history: Vec<HistoryRow>,
+    /// The fields that are for its next look alone.
+    pub carry: Option<Value>,
+}
+
+impl ToolOutput {
+    /// The output as the next look finds it among the earlier ones.
+    pub fn earlier(&self) -> Value {
+        with_carried(self.value.clone(), self.carry.clone())
+    }
+}
+
+/// An output with the fields that were taken out of it.
+pub fn with_carried(mut output: Value, carry: Option<Value>) -> Value {
+    if let (Value::Object(fields), Some(Value::Object(carried))) = (&mut output, carry) {
+        fields.extend(carried);
+    }
+    output
+}
+
+fn take_carried(output: &mut Value, names: &[&str]) -> Option<Value> {
+    let fields = output.as_object_mut()?;
+    let taken = names.iter().filter_map(|name| fields.remove_entry(*name));
+    let taken: serde_json::Map<String, Value> = taken.collect();
+    (!taken.is_empty()).then_some(Value::Object(taken))
 }
 
 /// What both kinds of tools answer without running.
@@ -302,7 +329,9 @@ impl<T: ReadTool> ErasedRead for Read<T> {
         Box::pin(async move {
             let output = self.0.read(cx, arguments(T::META.name, raw)?).await?;
             let history = self.0.history(&output);
-            Ok(ToolOutput { value: to_json(T::META.name, &output)?, history })
+            let mut value = to_json(T::META.name, &output)?;
+            let carry = take_carried(&mut value, T::CARRIED);
+            Ok(ToolOutput { value, history, carry })
         })
     }
 }
@@ -340,6 +369,6 @@ impl<T: WriteTool> ErasedWrite for Write<T> {
     fn report(&self, settled: &[Settled<'_>]) -> Result<ToolOutput, Failure> {
         let output = self.0.report(settled);
         let history = self.0.history(&output);
-        Ok(ToolOutput { value: to_json(T::META.name, &output)?, history })
+        Ok(ToolOutput { value: to_json(T::META.name, &output)?, history, carry: None })
     }
 }

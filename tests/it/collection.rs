@@ -39,7 +39,7 @@ impl Collector {
         let output = found.read(&cx, arguments).await;
         reader.close().await;
         let output = output.unwrap_or_else(|failure| panic!("{failure:?}"));
-        earlier.insert(0, output.value.clone());
+        earlier.insert(0, output.earlier());
         for row in &output.history {
             check(row).unwrap_or_else(|error| panic!("{error}"));
         }

@@ -29,7 +29,7 @@ fn figures(entries: &[Entry]) -> Operations {
 fn looks(entries: &[Entry]) -> Vec<Value> {
     let output = |entry: &Entry| match &entry.event {
         Event::StepSucceeded { output, fact: Some(fact), .. }
-            if fact.tool == "evaluate_alert_thresholds" =>
+            if fact.name.tool == "evaluate_alert_thresholds" =>
         {
             Some(output.clone())
         }

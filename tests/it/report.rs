@@ -112,7 +112,13 @@ fn request() -> ApprovalRequest {
 }
 
 fn succeeded(step: &str, output: Value) -> Event {
-    Event::StepSucceeded { step: step.into(), output, history: vec![], seen: vec![], fact: None }
+    Event::StepSucceeded {
+        step: step.into(),
+        output,
+        history: Vec::new().into(),
+        seen: vec![],
+        fact: None,
+    }
 }
 
 fn attempt(step: &str, attempt: u32) -> Event {

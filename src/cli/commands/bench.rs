@@ -122,12 +122,17 @@ fn history_text(style: Style, report: &HistoryReport) -> String {
         row(
             format!("{} statements into Delta, warm", collection.rows),
             collection.warm_ms,
-            format!("{} commit each; the first took {} ms", collection.commits, collection.cold_ms),
+            format!(
+                "{} commit each; the first took {} ms; the journal has {} after four",
+                collection.commits,
+                collection.cold_ms,
+                size(collection.journal_bytes)
+            ),
         ),
         row(
             format!("an append, the first of {} ticks", day.ticks),
             day.first_append_ms,
-            format!("{} rows in all", day.rows),
+            format!("{} rows in all; the journal has {}", day.rows, size(day.journal_bytes)),
         ),
         row(
             "an append, the last".to_owned(),

@@ -73,7 +73,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
             limit: Some(PAGE),
             ..EntryFilter::default()
         };
-        let entries = journal.entries(page).await?;
+        let entries = journal.with_rows(journal.entries(page).await?).await?;
         let Some(last) = entries.last() else { break };
         after = last.position;
         for entry in entries {

@@ -2,14 +2,15 @@
 
 use rusqlite::Connection;
 
-use super::reader::check_plan;
+use super::reader::{body, check_plan, dropped};
 use super::rows::{COLUMNS, RUN_COLUMNS, stored, summary, unsigned};
 use super::schema;
+use crate::journal::apart::{Part, unpacked};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, Walk};
 use crate::journal::derived::Tables;
-use crate::journal::event::Fact;
-use crate::journal::store::{Break, Head, JournalError, Verification};
+use crate::journal::event::{Event, Fact, Rows};
+use crate::journal::store::{Break, Entry, Head, JournalError, Verification};
 use crate::kernel::RunId;
 
 /// Walks the chain in one snapshot, then checks the file, the schema, the derived tables and the plans.
@@ -48,8 +49,32 @@ fn chain(
             let position = unsigned(row, 0).unwrap_or(next).min(next);
             unreadable(position, error.to_string())
         })?;
-        tables.apply(&walk.step(stored)?);
+        let entry = walk.step(stored)?;
+        apart(conn, &entry).map_err(|what| unreadable(entry.position, what))?;
+        tables.apply(&entry);
     }
+}
+
+/// What lies beside an event is what its digest says. What an older look carried may be gone, and so may
+/// rows that are in the history.
+fn apart(conn: &Connection, entry: &Entry) -> Result<(), String> {
+    let Event::StepSucceeded { history, fact, .. } = &entry.event else { return Ok(()) };
+    let text = |error: JournalError| error.to_string();
+    if let Rows::Apart { digest, .. } = history {
+        match body(conn, entry.position, Part::Rows).map_err(text)? {
+            Some(bytes) => {
+                drop(unpacked(&bytes, digest).map_err(|error| format!("its rows: {error}"))?)
+            }
+            None if entry.position <= dropped(conn).map_err(text)? => {}
+            None => return Err("its rows are missing".into()),
+        }
+    }
+    if let Some(digest) = fact.as_ref().and_then(|found| found.apart.as_ref())
+        && let Some(bytes) = body(conn, entry.position, Part::Carry).map_err(text)?
+    {
+        unpacked(&bytes, digest).map_err(|error| format!("what it carries: {error}"))?;
+    }
+    Ok(())
 }
 
 /// All that the chain does not cover. The error says what is wrong.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::reader::DROPPABLE;
 use super::rows::{integer, unsigned};
 use crate::journal::admission::{Admitted, JournalEnd, Known, PreparedAppend, StreamEnd, admit};
 use crate::journal::blob::LONGEST_ROW;
@@ -106,6 +107,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Drops rows that lie beside events, and notes up to where they may be gone.
+    pub(super) fn drop_rows(
+        &mut self,
+        through: u64,
+        before: Timestamp,
+    ) -> Result<u64, JournalError> {
+        let (before, through) = (before.as_millis(), integer(through));
+        let note = format!(
+            "update journal set dropped = max(dropped, \
+             coalesce((select max(position) from ({DROPPABLE})), 0))"
+        );
+        self.execute(&note, params![before, through])?;
+        let delete = format!("delete from body where part = 'rows' and position in ({DROPPABLE})");
+        let dropped = self.conn.prepare_cached(&delete)?.execute(params![before, through])?;
+        Ok(u64::try_from(dropped).unwrap_or_default())
+    }
+
     fn end(&mut self) -> Result<JournalEnd, JournalError> {
         if let Some(end) = self.memory.end {
             return Ok(end);
@@ -142,6 +160,17 @@ impl Ledger {
                     prepared.digest,
                     place.hash,
                 ])?;
+                for body in &prepared.bodies {
+                    self.execute(
+                        "insert into body (position, part, at, bytes) values (?1, ?2, ?3, ?4)",
+                        params![
+                            integer(place.position),
+                            body.part.as_str(),
+                            place.at.as_millis(),
+                            body.bytes,
+                        ],
+                    )?;
+                }
                 if matches!(append.stream, Stream::Run(_)) {
                     for touch in touches(stream, place.at, &prepared.event) {
                         self.touch(stream, place.position, &touch)?;
@@ -190,10 +219,19 @@ impl Ledger {
             Touch::ReleasedAll => {
                 self.execute("delete from lock_queue where run_id = ?1", params![run])
             }
-            Touch::Fact(fact) => self.execute(
-                "insert into fact (position, tool, place) values (?1, ?2, ?3)",
-                params![integer(position), fact.tool, fact.place],
-            ),
+            Touch::Fact(fact) => {
+                self.execute(
+                    "insert into fact (position, tool, place) values (?1, ?2, ?3)",
+                    params![integer(position), fact.tool, fact.place],
+                )?;
+                // The next look goes on from the newest, and from the one before while this commits.
+                self.execute(
+                    "delete from body where part = 'carry' and position = \
+                     (select position from fact where tool = ?1 and place = ?2 \
+                     order by position desc limit 1 offset 2)",
+                    params![fact.tool, fact.place],
+                )
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::rows::io_error;
 use super::schema::{self, MIGRATIONS};
 use super::writer::{Gauges, Request, Writer};
-use crate::journal::admission::prepare;
+use crate::journal::admission::{Large, prepare};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::genesis;
 use crate::journal::event::Fact;
@@ -25,7 +25,7 @@ use crate::journal::store::{
     Stream, Verification, outputs,
 };
 use crate::kernel::digest::hex;
-use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId};
+use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId, Timestamp};
 use crate::plan::Plan;
 
 /// With more requests than this in the queue, a buffered append waits for its commit.
@@ -99,7 +99,7 @@ impl SqliteJournal {
         batch: Vec<Append>,
         durability: Durability,
     ) -> Result<Vec<Entry>, JournalError> {
-        let batch = prepare(batch, &self.redactor)?;
+        let batch = prepare(batch, &self.redactor, Large::Apart)?;
         if !self.must_wait(durability) {
             self.send(Request::Append { batch, reply: None })?;
             return Ok(Vec::new());
@@ -189,6 +189,25 @@ impl Journal for SqliteJournal {
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
         let lock = lock.to_owned();
         Box::pin(async move { self.reader.lock_holder(&lock) })
+    }
+
+    fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        Box::pin(async move { self.reader.with_rows(entries) })
+    }
+
+    fn drop_rows(
+        &self,
+        through: u64,
+        before: Timestamp,
+    ) -> BoxFuture<'_, Result<u64, JournalError>> {
+        Box::pin(async move {
+            if !self.reader.has_rows(through, before)? {
+                return Ok(0);
+            }
+            let (reply, answer) = oneshot::channel();
+            self.send(Request::DropRows { through, before, reply })?;
+            answer.await.map_err(|_| gone())?
+        })
     }
 
     fn facts<'a>(

@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
-use super::rows::{COLUMNS, RUN_COLUMNS, damaged_event, integer, stored, summary};
+use super::rows::{COLUMNS, RUN_COLUMNS, damaged_event, integer, stored, summary, unsigned};
 use super::schema;
+use crate::journal::apart::{self, Part};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, digest};
-use crate::journal::event::Fact;
+use crate::journal::event::{Event, Fact, Rows};
 use crate::journal::store::{Entry, EntryFilter, JournalError, RunFilter, RunSummary};
 use crate::kernel::digest::hex;
 use crate::kernel::{Digest, RunId, Timestamp};
@@ -132,13 +133,9 @@ impl Reader {
 
     /// Runs, newest first.
     pub(super) fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
-        let sql = format!(
-            "select {RUN_COLUMNS} from run \
-             where (not ?1 or outcome not in ('succeeded', 'failed', 'cancelled')) \
-             and (?2 is null or workflow = ?2) order by created desc limit ?3"
-        );
+        let sql = runs_sql(filter.unfinished);
         let limit = filter.limit.map_or(-1, i64::from);
-        self.with(|conn| summaries(conn, &sql, params![filter.unfinished, filter.workflow, limit]))
+        self.with(|conn| summaries(conn, &sql, params![filter.workflow, limit]))
     }
 
     /// The one run whose id begins with `prefix`.
@@ -174,7 +171,49 @@ impl Reader {
     pub(super) fn facts(&self, fact: &Fact, limit: u32) -> Result<Vec<Entry>, JournalError> {
         let rest = "position in (select position from fact where tool = ?1 and place = ?2 \
              order by position desc limit ?3) order by position desc";
-        self.with(|conn| self.select(conn, rest, params![fact.tool, fact.place, limit]))
+        self.with(|conn| {
+            let mut entries = self.select(conn, rest, params![fact.tool, fact.place, limit])?;
+            for Entry { position, event, .. } in &mut entries {
+                if let Event::StepSucceeded { fact: Some(found), .. } = event
+                    && let Some(digest) = &found.apart
+                    && let Some(bytes) = body(conn, *position, Part::Carry)?
+                {
+                    let carry = apart::carry(&bytes, digest);
+                    found.carry = Some(carry.map_err(|error| unfit(*position, &error))?);
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    /// The entries with the rows that lie beside them.
+    pub(super) fn with_rows(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, JournalError> {
+        for Entry { position, event, .. } in &mut entries {
+            let Event::StepSucceeded { history, .. } = event else { continue };
+            let Rows::Apart { digest, .. } = history else { continue };
+            let found = self.with(|conn| {
+                let found = body(conn, *position, Part::Rows)?;
+                Ok((found, dropped(conn)?))
+            })?;
+            match found {
+                (Some(bytes), _) => {
+                    let rows = apart::rows(&bytes, digest);
+                    *history = rows.map_err(|error| unfit(*position, &error))?.into();
+                }
+                (None, dropped) if *position <= dropped => {}
+                (None, _) => return Err(damaged_event(*position, "its rows are missing".into())),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether there is anything to drop.
+    pub(super) fn has_rows(&self, through: u64, before: Timestamp) -> Result<bool, JournalError> {
+        let sql = format!("select exists ({DROPPABLE})");
+        self.with(|conn| {
+            let params = params![before.as_millis(), integer(through)];
+            Ok(prepare(conn, &sql)?.query_row(params, |row| row.get(0))?)
+        })
     }
 
     /// A plan, checked against its id and the digest of its bytes.
@@ -212,6 +251,43 @@ impl Reader {
                 .map_err(JournalError::from)
         })
     }
+}
+
+/// The positions of rows that may go: older than a time, and of a run that was over at a position. Those of
+/// a run that still waits for somebody are in no history yet.
+pub(super) const DROPPABLE: &str = "select body.position from body \
+     join event on event.position = body.position \
+     where body.part = 'rows' and body.at < ?1 and exists (select 1 from event as ended \
+     where ended.stream = event.stream and ended.kind = 'run_finished' and ended.position <= ?2)";
+
+/// The condition on `outcome` is that of the index `run_unfinished`, word for word.
+fn runs_sql(unfinished: bool) -> String {
+    let condition =
+        if unfinished { "outcome not in ('succeeded', 'failed', 'cancelled') and " } else { "" };
+    format!(
+        "select {RUN_COLUMNS} from run where {condition}(?1 is null or workflow = ?1) \
+         order by created desc limit ?2"
+    )
+}
+
+/// What lies beside an event.
+pub(super) fn body(
+    conn: &Connection,
+    position: u64,
+    part: Part,
+) -> Result<Option<Vec<u8>>, JournalError> {
+    let sql = "select bytes from body where position = ?1 and part = ?2";
+    let params = params![integer(position), part.as_str()];
+    Ok(prepare(conn, sql)?.query_row(params, |row| row.get(0)).optional()?)
+}
+
+/// Up to where rows may be gone.
+pub(super) fn dropped(conn: &Connection) -> Result<u64, JournalError> {
+    Ok(prepare(conn, "select dropped from journal")?.query_row((), |row| unsigned(row, 0))?)
+}
+
+fn unfit(position: u64, error: &apart::Unfit) -> JournalError {
+    damaged_event(position, format!("of what lies beside it: {error}"))
 }
 
 /// A plan whose bytes are what was stored, and whose content is what its id says.
@@ -254,5 +330,17 @@ mod tests {
         let sql = format!("explain query plan select {COLUMNS} from event where {DECISIONS}");
         let plan: String = conn.query_row(&sql, ("a", 1), |row| row.get(3)).unwrap();
         assert!(plan.contains("event_decision"), "{plan}");
+    }
+
+    #[test]
+    fn unfinished_runs_are_read_from_their_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_lock, conn) = schema::open(dir.path(), schema::MIGRATIONS).unwrap();
+        for (unfinished, index) in [(true, "run_unfinished"), (false, "run_by_creation")] {
+            let sql = format!("explain query plan {}", runs_sql(unfinished));
+            let plan: String =
+                conn.query_row(&sql, params![None::<&str>, -1], |row| row.get(3)).unwrap();
+            assert!(plan.contains(index), "{plan}");
+        }
     }
 }

@@ -12,8 +12,11 @@ use crate::kernel::{IdSource, RandomIds, SqlFile};
 use crate::sql_file;
 
 /// The migrations, in order; the version is their number. Append-only.
-pub(super) const MIGRATIONS: &[SqlFile] =
-    &[sql_file!("journal/0001_init"), sql_file!("journal/0002_fact")];
+pub(super) const MIGRATIONS: &[SqlFile] = &[
+    sql_file!("journal/0001_init"),
+    sql_file!("journal/0002_fact"),
+    sql_file!("journal/0003_body"),
+];
 
 /// How long a statement waits for another process to finish its commit.
 const BUSY: Duration = Duration::from_secs(30);

@@ -13,6 +13,7 @@ use crate::journal::admission::{Admitted, PreparedAppend};
 use crate::journal::blob::{Blobs, LONGEST_ROW};
 use crate::journal::owed::Owed;
 use crate::journal::store::{Entry, JournalError};
+use crate::kernel::Timestamp;
 
 /// How long a buffered event waits for company.
 const LINGER: Duration = Duration::from_millis(5);
@@ -29,6 +30,8 @@ pub(super) enum Request {
     Append { batch: Vec<PreparedAppend>, reply: Option<Reply<Vec<Entry>>> },
     /// Keep a plan.
     Keep { plan: StoredPlan, reply: Reply<()> },
+    /// Drop the rows that lie beside events older than a time, of runs that were over at a position.
+    DropRows { through: u64, before: Timestamp, reply: Reply<u64> },
     /// Let the file grow to so many pages at most.
     LimitPages { pages: u32, reply: Reply<()> },
 }
@@ -43,6 +46,7 @@ impl Request {
             Self::Append { batch, reply: None } => owed.owe(&batch, &error),
             Self::Append { reply: Some(reply), .. } => answer(reply, Err(error)),
             Self::Keep { reply, .. } | Self::LimitPages { reply, .. } => answer(reply, Err(error)),
+            Self::DropRows { reply, .. } => answer(reply, Err(error)),
         }
     }
 }
@@ -77,7 +81,18 @@ pub(super) struct Writer {
 }
 
 /// What becomes of a request when its transaction is committed.
-type Staged = (Request, Result<Option<Admitted>, JournalError>);
+type Staged = (Request, Result<Made, JournalError>);
+
+/// What a transaction made of a request.
+#[derive(Debug)]
+enum Made {
+    /// These entries.
+    Entries(Admitted),
+    /// So many rows fewer.
+    Dropped(u64),
+    /// Nothing to tell of.
+    Nothing,
+}
 
 impl Writer {
     /// A writer; [`Writer::run`] is the body of its thread.
@@ -190,14 +205,19 @@ impl Writer {
 
     /// Does what is asked inside the transaction. The outer error is the end of the transaction, the
     /// inner one is a refusal of this request alone.
-    fn stage(
-        &mut self,
-        request: &Request,
-    ) -> Result<Result<Option<Admitted>, JournalError>, JournalError> {
+    fn stage(&mut self, request: &Request) -> Result<Result<Made, JournalError>, JournalError> {
         let (batch, heard) = match request {
-            Request::Keep { plan, .. } => return self.ledger.keep(plan).map(|()| Ok(None)),
+            Request::Keep { plan, .. } => {
+                return self.ledger.keep(plan).map(|()| Ok(Made::Nothing));
+            }
             Request::LimitPages { pages, .. } => {
-                return self.ledger.limit_pages(*pages).map(|()| Ok(None));
+                return self.ledger.limit_pages(*pages).map(|()| Ok(Made::Nothing));
+            }
+            Request::DropRows { through, before, .. } => {
+                return self
+                    .ledger
+                    .drop_rows(*through, *before)
+                    .map(|rows| Ok(Made::Dropped(rows)));
             }
             Request::Append { batch, reply } => (batch, reply.is_some()),
         };
@@ -207,7 +227,7 @@ impl Writer {
             None => match self.ledger.append(batch) {
                 Ok(admitted) => {
                     self.owed.appended(batch);
-                    return Ok(Ok(Some(admitted)));
+                    return Ok(Ok(Made::Entries(admitted)));
                 }
                 Err(
                     error @ (JournalError::Conflict { .. } | JournalError::DuplicateKey { .. }),
@@ -237,13 +257,18 @@ fn deliver((request, outcome): Staged) {
         // A buffered refusal is owed since it was staged.
         Request::Append { reply: None, .. } => {}
         Request::Append { batch, reply: Some(reply) } => {
-            let entries = outcome.map(|admitted| {
-                admitted.map(|admitted| admitted.entries(batch)).unwrap_or_default()
+            let entries = outcome.map(|made| match made {
+                Made::Entries(admitted) => admitted.entries(batch),
+                Made::Dropped(_) | Made::Nothing => Vec::new(),
             });
             answer(reply, entries);
         }
         Request::Keep { reply, .. } | Request::LimitPages { reply, .. } => {
             answer(reply, outcome.map(drop));
+        }
+        Request::DropRows { reply, .. } => {
+            let dropped = outcome.map(|made| if let Made::Dropped(rows) = made { rows } else { 0 });
+            answer(reply, dropped);
         }
     }
 }

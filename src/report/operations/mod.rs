@@ -250,8 +250,9 @@ impl Fold {
             }
             Event::StepSucceeded { step, output, history, fact, .. } => {
                 if counts {
-                    self.samples.add(&history);
+                    self.samples.add(&history.fetched());
                 }
+                let fact = fact.map(|found| found.name);
                 self.incidents.output((stream, step), &output, fact.as_ref(), at);
             }
             Event::ApprovalRequested { step, .. } if counts => {

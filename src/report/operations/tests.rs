@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::journal::event::{Fact, Principal};
+use crate::journal::event::{Fact, Found, Principal, Rows};
 use crate::journal::occasion::Cause;
 use crate::kernel::Target;
 use crate::tools::tool::HistoryRow;
@@ -66,8 +66,9 @@ impl Log {
     }
 
     fn succeeded(&mut self, run: &str, second: u64, output: Value, tool: Option<&str>) {
-        let fact = tool.map(|tool| Fact { tool: tool.to_owned(), place: PLACE.to_owned() });
-        let (step, history, seen) = ("evaluate".to_owned(), Vec::new(), Vec::new());
+        let name = |tool: &str| Fact { tool: tool.to_owned(), place: PLACE.to_owned() };
+        let fact = tool.map(|tool| Found::new(name(tool), None));
+        let (step, history, seen) = ("evaluate".to_owned(), Rows::default(), Vec::new());
         self.add(run, second, Event::StepSucceeded { step, output, history, seen, fact });
     }
 

@@ -93,6 +93,7 @@ struct Output {
     /// The bytes of the database.
     database_size_bytes: Option<u64>,
     /// What the next run goes on from.
+    #[schemars(skip)]
     memory: Memory,
     /// What could not be measured.
     not_measured: Vec<NotMeasured>,
@@ -165,6 +166,7 @@ impl ReadTool for CollectStatistics {
     type Params = Params;
     type Output = Output;
     const EARLIER: u32 = 1;
+    const CARRIED: &'static [&'static str] = &["memory"];
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let memory = cx.earlier.first().and_then(memory_of).unwrap_or_default();

@@ -105,6 +105,7 @@ struct Output {
     /// Whether somebody else was active in the window; absent when that cannot be told.
     others_active: Option<bool>,
     /// What the next run goes on from.
+    #[schemars(skip)]
     baseline: Baseline,
     /// What could not be measured.
     not_measured: Vec<NotMeasured>,
@@ -142,6 +143,7 @@ impl ReadTool for PersistPgStatStatements {
     type Params = Params;
     type Output = Output;
     const EARLIER: u32 = 1;
+    const CARRIED: &'static [&'static str] = &["baseline"];
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let before = cx.earlier.first().and_then(Before::of).unwrap_or_default();

@@ -362,6 +362,18 @@ impl Journal for Meddled {
         self.inner.lock_holder(lock)
     }
 
+    fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.inner.with_rows(entries)
+    }
+
+    fn drop_rows(
+        &self,
+        through: u64,
+        before: Timestamp,
+    ) -> BoxFuture<'_, Result<u64, JournalError>> {
+        self.inner.drop_rows(through, before)
+    }
+
     fn facts<'a>(
         &'a self,
         fact: &'a Fact,

@@ -143,7 +143,7 @@ pub(super) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
     let output = json!({});
     vec![
         started,
-        Event::StepSucceeded { step, output, history: rows, seen: Vec::new(), fact: None },
+        Event::StepSucceeded { step, output, history: rows.into(), seen: Vec::new(), fact: None },
     ]
 }
 

@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lakeops::journal::conformance::sample_plan;
+use lakeops::journal::event::{Compensation, Fact, Found};
 use lakeops::journal::store::{Break, EntryFilter, RunFilter, RunSummary};
 use lakeops::journal::{
-    Durability, Entry, Expect, Journal, JournalError, SqliteJournal, verify_against,
+    Durability, Entry, Event, Expect, Journal, JournalError, Outcome, SqliteJournal, verify_against,
 };
-use lakeops::kernel::{Redactor, SystemClock};
+use lakeops::kernel::{Redactor, SystemClock, Timestamp};
 use lakeops::plan::Plan;
+use lakeops::tools::tool::HistoryRow;
 use rusqlite::Connection;
+use serde_json::json;
 
 use super::sample::{append, attempt, begin, open, run, write_sample};
 
@@ -172,4 +175,91 @@ async fn a_large_payload_lies_in_a_file_and_is_checked() {
     std::fs::remove_file(file.path()).unwrap();
     assert!(matches!(journal.read(&stream, 2).await, Err(JournalError::Corrupt { .. })));
     assert_eq!(journal.verify().await.unwrap().broken.unwrap().position, 3);
+}
+
+/// A step with many rows, and with something that its next look goes on from.
+fn collected(number: u32) -> Event {
+    let row = |n: u32| HistoryRow {
+        table: "pg_stat_history".into(),
+        row: json!({ "queryid": n, "calls": number, "epoch_id": "the same in all", "rows": n * 3 }),
+    };
+    let name = Fact { tool: "t".into(), place: "p".into() };
+    Event::StepSucceeded {
+        step: format!("look{number}"),
+        output: json!({}),
+        history: (0..500).map(row).collect::<Vec<_>>().into(),
+        seen: Vec::new(),
+        fact: Some(Found::new(name, Some(json!({ "baseline": [number, "x".repeat(1000)] })))),
+    }
+}
+
+#[tokio::test]
+async fn what_lies_beside_events_is_checked_and_goes_when_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let stream = begin(&*journal, "aaaa").await;
+    let waiting = begin(&*journal, "bbbb").await;
+    for number in 0..5 {
+        let batch = append(&stream, Expect::Claim(2), vec![collected(number)]);
+        journal.append(batch, Durability::Synced).await.unwrap();
+    }
+    let batch = append(&waiting, Expect::Claim(2), vec![collected(9)]);
+    journal.append(batch, Durability::Synced).await.unwrap();
+    let ended = Event::RunFinished {
+        outcome: Outcome::Succeeded,
+        compensation: Compensation::None,
+        outputs: json!({}),
+    };
+    journal
+        .append(append(&stream, Expect::Claim(2), vec![ended]), Durability::Synced)
+        .await
+        .unwrap();
+    assert_eq!(journal.verify().await.unwrap().broken, None);
+    let conn = Connection::open(dir.path().join("journal.db")).unwrap();
+    let count = |part: &str| -> i64 {
+        let sql = "select count(*) from body where part = ?1";
+        conn.query_row(sql, [part], |row| row.get(0)).unwrap()
+    };
+    // Only the two newest looks are gone on from.
+    assert_eq!((count("rows"), count("carry")), (6, 2));
+    let widest = "select max(length(payload)) from event";
+    let widest: i64 = conn.query_row(widest, (), |row| row.get(0)).unwrap();
+    assert!(widest < 600, "{widest}");
+
+    // Damage is seen by whoever reads it, and by verification.
+    let kept: Vec<u8> = conn
+        .query_row("select bytes from body where position = 6 and part = 'rows'", (), |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let broken = "update body set bytes = zeroblob(90) where position = 6 and part = 'rows'";
+    for sql in [broken, "delete from body where position = 6 and part = 'rows'"] {
+        conn.execute_batch(sql).unwrap();
+        assert_eq!(journal.verify().await.unwrap().broken.unwrap().position, 6, "{sql}");
+        let entries = journal.read(&stream, 0).await.unwrap();
+        let read = journal.with_rows(entries).await;
+        assert!(matches!(read, Err(JournalError::Corrupt { .. })), "{sql}");
+        let mend =
+            "insert or replace into body (position, part, at, bytes) values (6, 'rows', 0, ?1)";
+        conn.execute(mend, [&kept]).unwrap();
+    }
+    let name = Fact { tool: "t".into(), place: "p".into() };
+    assert_eq!(journal.facts(&name, 1).await.unwrap()[0]["baseline"][0], 9);
+
+    // Rows of the run that still waits stay, however old they are.
+    let head = journal.head().await.unwrap().position;
+    let late = Timestamp::from_millis(i64::MAX);
+    assert_eq!(journal.drop_rows(head, Timestamp::from_millis(0)).await.unwrap(), 0, "not old");
+    assert_eq!(journal.drop_rows(head, late).await.unwrap(), 5);
+    assert_eq!((count("rows"), count("carry")), (1, 2));
+    assert_eq!(journal.verify().await.unwrap().broken, None);
+    let entries = journal.with_rows(journal.read(&stream, 0).await.unwrap()).await.unwrap();
+    let left = entries.into_iter().filter_map(|entry| match entry.event {
+        Event::StepSucceeded { history, .. } => Some((history.count(), history.fetched().len())),
+        _ => None,
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [(500, 0); 5]);
+    let entries = journal.with_rows(journal.read(&waiting, 0).await.unwrap()).await.unwrap();
+    let Event::StepSucceeded { history, .. } = entries[2].event.clone() else { panic!() };
+    assert_eq!(history.fetched().len(), 500);
 }

@@ -231,18 +231,18 @@ async fn a_collection_wakes_no_compute_and_lets_an_unused_one_fall_asleep() {
 
     // Nobody but us was active: who looks again too soon keeps the compute awake.
     first.value["others_active"] = json!(false);
-    let left_alone = tick(&shop, &[first.value.clone()], "5m").await;
+    let left_alone = tick(&shop, &[first.earlier()], "5m").await;
     assert_eq!(left_alone.value["status"], "skipped", "{}", left_alone.value);
     assert!(left_alone.value["reason"].as_str().unwrap().contains("left alone until"));
 
     Box::pin(shop.fleet.suspend(&shop.endpoint)).await.unwrap();
-    let asleep = tick(&shop, &[left_alone.value], "0s").await;
+    let asleep = tick(&shop, &[left_alone.earlier()], "0s").await;
     assert_eq!((&asleep.value["status"], asleep.history.len()), (&json!("skipped"), 0));
     assert_eq!(shop.state(), ComputeState::Idle, "it sleeps on");
 
     // What was counted before is gone: there is nothing to compare with.
     shop.lakebase.endpoint(&dev(), true).await.unwrap();
-    let awake = tick(&shop, &[asleep.value], "0s").await;
+    let awake = tick(&shop, &[asleep.earlier()], "0s").await;
     assert_eq!(awake.value["status"], "collected", "{}", awake.value);
     assert_eq!(awake.value["window_seconds"], Value::Null);
     assert!(awake.history.iter().all(|row| row.row.get("calls_delta").is_none()));
