@@ -1,5 +1,7 @@
 //! The shipped workflows.
 
+mod reviews;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +16,7 @@ use lakeops::history::{self, HistoryWriter, Location};
 use lakeops::journal::event::Decision;
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{
-    Clock as _, Query, RandomIds, Redactor, RunId, Severity, SystemClock, Target,
-};
+use lakeops::kernel::{Clock, Query, RandomIds, Redactor, RunId, Severity, SystemClock, Target};
 use lakeops::plan::Plan;
 use lakeops::plan::planner::{self, Given, PlanInputs};
 use lakeops::postgres::{PgEndpoint, Quiet};
@@ -60,6 +60,7 @@ pub(crate) struct Bench {
     pub(crate) journal: Arc<dyn Journal>,
     catalog: Catalog,
     library: Library,
+    history: Option<Arc<HistoryWriter>>,
 }
 
 struct Nobody;
@@ -81,12 +82,21 @@ impl Bench {
     fn keeping(endpoint: PgEndpoint, state: Option<&Path>) -> Self {
         let journal: Arc<dyn Journal> =
             Arc::new(MemoryJournal::new(Arc::new(SystemClock), Redactor::default()));
-        let history = state.map(|state| -> Arc<dyn History> {
-            let outside =
-                (Arc::new(SystemClock) as Arc<dyn lakeops::kernel::Clock>, Arc::new(Unarmed) as _);
+        Self::of((endpoint, journal), state, Arc::new(SystemClock))
+    }
+
+    /// With a journal that is there already, and a clock.
+    fn of(
+        (endpoint, journal): (PgEndpoint, Arc<dyn Journal>),
+        state: Option<&Path>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let history = state.map(|state| {
+            let outside = (Arc::clone(&clock), Arc::new(Unarmed) as _);
             let location = Location::folder(&state.join("history")).unwrap();
             Arc::new(HistoryWriter::new(location, Arc::clone(&journal), state, outside))
         });
+        let kept = history.clone();
         let catalog = Catalog::builtin();
         let engine = Engine::new(Parts {
             journal: Arc::clone(&journal),
@@ -96,15 +106,15 @@ impl Bench {
             endpoints: Arc::new(endpoint),
             settings: Arc::new(Settings::default()),
             secrets: Arc::new(NoSecrets),
-            clock: Arc::new(SystemClock),
+            clock,
             ids: Arc::new(RandomIds),
             kill: Arc::new(Unarmed),
-            history,
+            history: history.map(|history| history as Arc<dyn History>),
             notifier: Arc::new(Nobody),
             principal: somebody(),
             pid: std::process::id(),
         });
-        Self { engine, journal, catalog, library: library() }
+        Self { engine, catalog, library: library(), journal, history: kept }
     }
 
     pub(crate) async fn run(&self, workflow: &str, params: &[(&str, &str)]) -> (RunId, Outcome) {
