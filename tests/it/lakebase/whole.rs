@@ -103,7 +103,7 @@ impl Cloud {
         for folder in ["workflows", "sops"] {
             let to = self.folder.path().join(folder);
             std::fs::create_dir_all(&to).unwrap();
-            let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
             for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
                 if entry.file_type().unwrap().is_file() {
                     std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
