@@ -5,6 +5,7 @@
 pub mod alert;
 pub mod cli;
 pub mod config;
+pub mod crash;
 pub mod emulator;
 pub mod engine;
 pub mod export;

@@ -9,6 +9,7 @@ use super::demo::DemoError;
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::config::lakebase::EmulatorError;
+use crate::crash::CrashError;
 use crate::engine::EngineError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
@@ -96,6 +97,9 @@ pub enum CliError {
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// A crash test cannot be carried out.
+    #[error(transparent)]
+    Crash(#[from] CrashError),
     /// The emulator cannot start or go on.
     #[error("{message}")]
     EmulatorFailed {
@@ -162,10 +166,16 @@ impl CliError {
             Self::Standing(StandingError::Misplaced(_)) => Exit::Stuck,
             Self::Engine(error) => of_engine(error),
             Self::Query(error) if error.retry_class() == RetryClass::Transient => Exit::Environment,
-            Self::Demo(DemoError::Interrupted) => Exit::Interrupted,
-            Self::Query(_) | Self::Tool(_) | Self::Demo(_) | Self::Bench(_) | Self::Server(_) => {
-                Exit::Failed
+            Self::Demo(DemoError::Interrupted) | Self::Crash(CrashError::Interrupted) => {
+                Exit::Interrupted
             }
+            Self::Crash(CrashError::NothingFits { .. }) => Exit::Invalid,
+            Self::Query(_)
+            | Self::Tool(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::Crash(_)
+            | Self::Server(_) => Exit::Failed,
             Self::History(error) => of_history(error),
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Environment,
@@ -183,6 +193,7 @@ impl CliError {
             Self::PlanFile(error) => Some(error.help().to_owned()),
             Self::Query(error) => error.help(),
             Self::Tool(failure) => failure.help.clone(),
+            Self::Crash(error) => error.help(),
             Self::History(error) => error.help().map(str::to_owned),
             Self::EmulatorFailed { help, .. } => Some(help.clone()),
             Self::NotYet { help, .. } => Some((*help).to_owned()),

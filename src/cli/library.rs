@@ -132,9 +132,29 @@ pub fn plan_text(
 fn plan_from(
     session: &Session<'_>,
     library: &Library,
-    (name, source): (&str, Option<SourceText>),
+    named: (&str, Option<SourceText>),
     wanted: &Wanted,
 ) -> Result<Plan, CliError> {
+    let workflow = resolved(session, library, named)?;
+    let given = (params(&wanted.params)?, wanted.target.clone(), wanted.wake);
+    plan_of(session, &workflow, given)?.map_err(|diagnostics| {
+        print_diagnostics(session, &diagnostics);
+        mistakes(&diagnostics)
+    })
+}
+
+/// A workflow, given by its name or its file, with all that it names.
+pub fn workflow(session: &Session<'_>, workflow: &str) -> Result<Arc<Workflow>, CliError> {
+    let library = load(session);
+    let source = file_of(session, workflow)?;
+    resolved(session, &library, (workflow, source))
+}
+
+fn resolved(
+    session: &Session<'_>,
+    library: &Library,
+    (name, source): (&str, Option<SourceText>),
+) -> Result<Arc<Workflow>, CliError> {
     let catalog = Catalog::builtin();
     let resolver = Resolver::new(&catalog, library);
     let resolution = match &source {
@@ -146,12 +166,7 @@ fn plan_from(
         return Err(mistakes(&resolution.diagnostics));
     }
     let stem = source.as_ref().map_or(name, |source| source.stem());
-    let Some(workflow) = resolution.get(stem) else { return Err(unknown(name, library)) };
-    let given = (params(&wanted.params)?, wanted.target.clone(), wanted.wake);
-    plan_of(session, workflow, given)?.map_err(|diagnostics| {
-        print_diagnostics(session, &diagnostics);
-        mistakes(&diagnostics)
-    })
+    resolution.get(stem).map(Arc::clone).ok_or_else(|| unknown(name, library))
 }
 
 /// Makes the plan of a resolved workflow, or says every mistake.
@@ -211,7 +226,8 @@ fn unknown(name: &str, library: &Library) -> CliError {
     CliError::usage_with(format!("no workflow is called `{name}`"), help)
 }
 
-fn params(typed: &[String]) -> Result<BTreeMap<String, Given>, CliError> {
+/// Reads `name=value` pairs.
+pub fn params(typed: &[String]) -> Result<BTreeMap<String, Given>, CliError> {
     let pairs = typed.iter().map(|pair| {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
             CliError::usage_with(format!("`{pair}` is no parameter"), "write `-p name=value`")

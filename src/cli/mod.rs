@@ -8,6 +8,7 @@ pub mod bench;
 pub mod bench_branch;
 pub mod channels;
 mod commands;
+pub(crate) mod crash_ground;
 pub(crate) mod daemon;
 pub mod demo;
 pub mod doctor;

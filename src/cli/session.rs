@@ -136,6 +136,7 @@ pub struct Session<'a> {
     journal: OnceLock<Arc<SqliteJournal>>,
     history: OnceLock<Arc<HistoryWriter>>,
     local: Mutex<Option<Cluster>>,
+    kill: OnceLock<Arc<dyn KillPoints>>,
 }
 
 impl<'a> Session<'a> {
@@ -150,6 +151,7 @@ impl<'a> Session<'a> {
             journal: OnceLock::new(),
             history: OnceLock::new(),
             local: Mutex::new(None),
+            kill: OnceLock::new(),
         })
     }
 
@@ -298,8 +300,7 @@ impl<'a> Session<'a> {
         }
         let state = self.config.state_dir();
         let location = self.history_location()?;
-        let kill = kill_points(self.shell.environment.as_ref())?;
-        let outside = (Arc::clone(&self.shell.clock), kill);
+        let outside = (Arc::clone(&self.shell.clock), self.kill_points()?);
         let history = HistoryWriter::new(location, self.journal()?, &state, outside)
             .keeping(self.config.history().clone());
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(history))))
@@ -333,7 +334,18 @@ impl<'a> Session<'a> {
 
     /// The boundaries at which this process kills itself.
     pub fn kill_points(&self) -> Result<Arc<dyn KillPoints>, CliError> {
-        kill_points(self.shell.environment.as_ref())
+        if let Some(kill) = self.kill.get() {
+            return Ok(Arc::clone(kill));
+        }
+        let kill = kill_points(self.shell.environment.as_ref())?;
+        Ok(Arc::clone(self.kill.get_or_init(|| kill)))
+    }
+
+    /// Lets this process kill itself at other boundaries than the environment says. Only what is opened
+    /// afterwards knows them.
+    pub fn arm(&self, kill: Arc<dyn KillPoints>) {
+        // Whoever came first opened parts with what he found.
+        drop(self.kill.set(kill));
     }
 
     async fn parts(&self, connections: &[&str]) -> Result<Parts, CliError> {
@@ -357,7 +369,7 @@ impl<'a> Session<'a> {
             secrets: Arc::new(Resolver(self.secrets.clone())),
             clock,
             ids: Arc::clone(&self.shell.ids),
-            kill: kill_points(self.shell.environment.as_ref())?,
+            kill: self.kill_points()?,
             history: match self.existing_journal()? {
                 Some(_) => Some(self.history()?),
                 None => None,

@@ -17,8 +17,7 @@ use crate::kernel::KillPoints;
 pub struct ArmedKill {
     /// `Some(n)`: at the nth boundary, from 1.
     at: Option<u64>,
-    /// Only boundaries with this in their names are counted.
-    among: String,
+    among: Among,
     /// Boundaries at which a process died before; every other one kills.
     spared: Option<Spared>,
     state: Mutex<Reached>,
@@ -27,6 +26,14 @@ pub struct ArmedKill {
 struct Spared {
     names: BTreeSet<String>,
     file: File,
+}
+
+/// Which boundaries are counted.
+enum Among {
+    /// Those with this in their names; no others are traced.
+    Containing(String),
+    /// Those of this name; all are traced.
+    Named(String),
 }
 
 struct Reached {
@@ -41,7 +48,7 @@ impl ArmedKill {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
         let trace = trace.map(open).transpose()?;
         let state = Mutex::new(Reached { count: 0, trace });
-        Ok(Self { at, among: String::new(), spared: None, state })
+        Ok(Self { at, among: Among::Containing(String::new()), spared: None, state })
     }
 
     /// Dies at each boundary whose name is not in `file`, and writes it there. So a run that is resumed
@@ -60,24 +67,32 @@ impl ArmedKill {
     /// the place of a boundary among all others is a matter of chance.
     #[must_use]
     pub fn among(self, text: impl Into<String>) -> Self {
-        Self { among: text.into(), ..self }
+        Self { among: Among::Containing(text.into()), ..self }
+    }
+
+    /// Counts only boundaries of exactly this name, and traces all.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { among: Among::Named(name.into()), ..self }
     }
 }
 
 impl KillPoints for ArmedKill {
     fn reach(&self, boundary: &str) {
-        if !boundary.contains(&self.among) {
-            return;
-        }
+        let is_counted = match &self.among {
+            Among::Containing(text) if !boundary.contains(text) => return,
+            Among::Containing(_) => true,
+            Among::Named(name) => boundary == name,
+        };
         let mut reached = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        reached.count += 1;
+        reached.count += u64::from(is_counted);
         let count = reached.count;
         if let Some(trace) = reached.trace.as_mut() {
             // Not being able to trace must not change what the process does.
             drop(writeln!(trace, "{count} {boundary}"));
         }
         let is_new = self.spared.as_ref().is_some_and(|spared| spared.is_new(boundary));
-        if is_new || self.at == Some(count) {
+        if is_new || is_counted && self.at == Some(count) {
             // SIGKILL cannot be caught: nothing of this process runs any further.
             let _sent = kill(Pid::this(), Signal::SIGKILL);
             loop {

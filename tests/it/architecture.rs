@@ -29,6 +29,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "journal", "schema",
         ],
     ),
+    (
+        "crash",
+        &[
+            "kernel", "config", "postgres", "lakebase", "schema", "tools", "plan", "journal",
+            "engine", "history", "report",
+        ],
+    ),
     ("schedule", &["kernel", "sop", "journal", "workflow::cron", "workflow::elements"]),
     // It implements the port of the engine: a trait, nothing that runs.
     ("history", &["kernel", "config", "tools", "journal", "postgres", "engine::parts"]),
@@ -57,7 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "kernel", "config", "sop", "postgres", "lakebase", "tools", "plan", "workflow",
             "journal", "engine", "history", "report", "demo", "emulator", "schedule", "server",
-            "alert", "model", "export",
+            "alert", "model", "export", "crash",
         ],
     ),
     ("lib", &[]),
@@ -80,6 +87,9 @@ const PURE: &[&str] = &[
     "kernel/seen.rs",
     "kernel/sql_text.rs",
     "kernel/target.rs",
+    "crash/boundary.rs",
+    "crash/report.rs",
+    "crash/snapshot.rs",
     "config/alerts.rs",
     "config/check.rs",
     "config/document.rs",

@@ -160,6 +160,7 @@ const VERBS: &[&[&str]] = &[
     &["schedule", "trigger"],
     &["test"],
     &["test", "live"],
+    &["test", "crash"],
     &["freeze"],
     &["thaw"],
     &["fork"],

@@ -15,6 +15,8 @@ mod collection;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod crashing;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod detect;

@@ -33,6 +33,7 @@ pub(crate) mod show;
 pub(crate) mod sop;
 pub(crate) mod sql;
 pub(crate) mod test;
+pub(crate) mod test_crash;
 pub(crate) mod thaw;
 pub(crate) mod tools;
 pub(crate) mod validate;

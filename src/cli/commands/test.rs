@@ -1,5 +1,6 @@
 //! `lakeops test`
 
+use super::test_crash;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::follow;
@@ -17,7 +18,8 @@ use crate::workflow::SourceText;
 #[command(after_help = "\
 Examples:
   lakeops test live --connection cloud
-  lakeops test live --connection emulator --output json")]
+  lakeops test live --connection emulator --output json
+  lakeops test crash heal_bloat --database-url postgres://me@db/copy --approve-all")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -35,13 +37,23 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         project: Option<String>,
     },
+    Crash(Box<test_crash::Args>),
+    #[command(hide = true)]
+    CrashWorker(test_crash::WorkerArgs),
 }
 
 const WORKFLOW: &str = include_str!("../../../workflows/test_live.yaml");
 
 /// Runs a test.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
-    let Verb::Live { project } = args.verb;
+    match args.verb {
+        Verb::Live { project } => live(session, project).await,
+        Verb::Crash(args) => Box::pin(test_crash::run(session, *args)).await,
+        Verb::CrashWorker(args) => Box::pin(test_crash::work(session, args)).await,
+    }
+}
+
+async fn live(session: &Session<'_>, project: Option<String>) -> Result<Exit, CliError> {
     let connection = session.config.selected_connection();
     if workspace_of(session.config.connection(connection)?)?.is_none() {
         return Err(CliError::usage_with(

@@ -1,5 +1,7 @@
 //! What the engine asks of an applier, and the choice of one by kind.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -263,10 +265,11 @@ pub trait Applier: Send + Sync {
 }
 
 /// One applier per kind of change.
+#[derive(Clone)]
 pub struct Appliers {
     sql: SqlApplier,
     experiment: ExperimentApplier,
-    http: HttpApplier,
+    http: Arc<HttpApplier>,
     api: ApiApplier,
     command: CommandApplier,
     file: FileApplier,
@@ -274,6 +277,7 @@ pub struct Appliers {
     publish: PublishApplier,
     history: HistoryApplier,
     archive: ArchiveApplier,
+    replaced: BTreeMap<&'static str, Arc<dyn Applier>>,
 }
 
 impl Appliers {
@@ -282,7 +286,7 @@ impl Appliers {
         Self {
             sql: SqlApplier,
             experiment: ExperimentApplier,
-            http: HttpApplier::default(),
+            http: Arc::default(),
             api: ApiApplier,
             command: CommandApplier,
             file: FileApplier,
@@ -290,15 +294,27 @@ impl Appliers {
             publish: PublishApplier,
             history: HistoryApplier,
             archive: ArchiveApplier,
+            replaced: BTreeMap::new(),
         }
+    }
+
+    /// The same with another applier for one kind of operation: to fence a process in, and to show what an
+    /// applier that breaks its promises leads to.
+    #[must_use]
+    pub fn replacing(mut self, kind: &'static str, applier: Arc<dyn Applier>) -> Self {
+        self.replaced.insert(kind, applier);
+        self
     }
 
     /// The applier of an operation's kind.
     pub fn of(&self, operation: &Operation) -> &dyn Applier {
+        if let Some(applier) = self.replaced.get(operation.kind()) {
+            return &**applier;
+        }
         match operation {
             Operation::Sql { .. } | Operation::Transaction { .. } => &self.sql,
             Operation::SqlExperiment { .. } => &self.experiment,
-            Operation::Http { .. } => &self.http,
+            Operation::Http { .. } => &*self.http,
             Operation::Api(_) => &self.api,
             Operation::Command { .. } => &self.command,
             Operation::File { .. } => &self.file,

@@ -11,7 +11,7 @@ use super::client;
 use crate::harness::Place;
 
 /// Runs the program; the state directory is the one of the place.
-pub(super) fn lakeops(place: &Place, arguments: &[&str]) -> (i32, Value) {
+pub(crate) fn lakeops(place: &Place, arguments: &[&str]) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakeops"));
     command.args(["--output", "json", "--state"]).arg(place.state()).args(arguments);
     command.current_dir(place.base.path()).env_clear().stdin(Stdio::null());
@@ -27,13 +27,13 @@ pub(super) fn lakeops(place: &Place, arguments: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap_or(-1), value)
 }
 
-pub(super) fn done(place: &Place, arguments: &[&str]) -> Value {
+pub(crate) fn done(place: &Place, arguments: &[&str]) -> Value {
     let (code, value) = lakeops(place, arguments);
     assert_eq!(code, 0, "{arguments:?}: {value}");
     value
 }
 
-pub(super) async fn ask(status: &Value, verb: &str, path: &str, body: Value) -> Value {
+pub(crate) async fn ask(status: &Value, verb: &str, path: &str, body: Value) -> Value {
     let url = format!("{}{path}", status["host"].as_str().unwrap());
     let request = client().request(verb.parse().unwrap(), url);
     let request = request.bearer_auth(status["token"].as_str().unwrap()).json(&body);
@@ -50,7 +50,7 @@ fn kill(status: &Value) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-pub(super) async fn gone(place: &Path) {
+pub(crate) async fn gone(place: &Path) {
     let until = SystemClock.now().plus(Duration::from_secs(30));
     while crate::fleet::processes_on(place) > 0 {
         assert!(SystemClock.now() < until, "processes of {} are left", place.display());

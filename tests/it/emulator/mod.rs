@@ -1,7 +1,7 @@
 //! The emulator as its clients see it: over HTTP, and over PostgreSQL's protocol.
 
 pub(crate) mod clients;
-mod daemon;
+pub(crate) mod daemon;
 mod faults;
 mod life;
 mod others;

@@ -1,0 +1,252 @@
+//! One run of a test: a fresh copy, processes that die where they are told to, and what is left.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::boundary::{Boundary, of_trace};
+use super::capture;
+use super::conduct::CrashError;
+use super::ground::{Ground, Place};
+use super::snapshot::Snapshot;
+use super::worker::{FILES, ORDER, OUTCOME, Order, PLAN, STATE, TRACE};
+use crate::history::Location;
+use crate::journal::event::{Event, Outcome};
+use crate::journal::store::RunFilter;
+use crate::journal::{Entry, Journal as _, SqliteJournal, Stream};
+use crate::kernel::{Clock, Direction, Recovery, Redactor, Span};
+use crate::report::RunView;
+
+/// Starts processes of a test.
+pub trait Launcher: Send + Sync {
+    /// The command of a process that calls [`super::worker::work`] with this folder; its state directory is
+    /// `state` in the folder.
+    fn command(&self, folder: &Path) -> std::process::Command;
+}
+
+/// How runs of a test are carried out.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) ground: Arc<dyn Ground>,
+    pub(super) launcher: Arc<dyn Launcher>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) redactor: Redactor,
+    pub(super) approves: bool,
+    pub(super) outside: bool,
+    /// Files that each run finds in its working directory.
+    pub(super) files: Option<PathBuf>,
+    /// How long one process may take.
+    pub(super) patience: Span,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By SIGKILL, at the boundary that it was told.
+    Killed,
+    /// By itself.
+    Outcome(Outcome),
+}
+
+/// A run of a test while it is worked on.
+pub(super) struct Trial<'a> {
+    means: &'a Means,
+    place: &'a Place,
+    folder: TempDir,
+}
+
+/// A change that nobody can tell the end of.
+#[derive(Clone, Debug)]
+pub(super) struct Doubt {
+    /// The step and the change, for people.
+    pub(super) what: String,
+    /// Whether the workflow says that a person is asked.
+    pub(super) is_declared: bool,
+}
+
+/// What a run left.
+pub(super) struct Left {
+    pub(super) view: RunView,
+    pub(super) snapshot: Snapshot,
+    pub(super) doubts: Vec<Doubt>,
+    /// What the journal says that must never be.
+    pub(super) faults: Vec<String>,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(means: &'a Means, place: &'a Place) -> Result<Self, CrashError> {
+        let folder = tempfile::Builder::new().prefix("lakeops-crash-").tempdir();
+        let folder = folder.map_err(CrashError::Folder)?;
+        let trial = Self { means, place, folder };
+        let plan = place.plan.to_bytes().map_err(|error| CrashError::Plan(error.to_string()))?;
+        fs::write(trial.path(PLAN), plan).map_err(CrashError::Folder)?;
+        fs::create_dir(trial.path(STATE)).map_err(CrashError::Folder)?;
+        fs::create_dir(trial.path(FILES)).map_err(CrashError::Folder)?;
+        if let Some(files) = &means.files {
+            copy(files, &trial.path(FILES)).map_err(CrashError::Folder)?;
+        }
+        Ok(trial)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a process that goes on with the run. With `kill` it has to die exactly there; `None` in return:
+    /// it ended without coming to that place.
+    pub(super) async fn process(&self, kill: Option<&Boundary>) -> Result<Option<End>, CrashError> {
+        let order = Order {
+            kill: kill.cloned(),
+            fence: self.place.fence.clone(),
+            approves: self.means.approves,
+            outside: self.means.outside,
+            patience: self.means.patience,
+        };
+        let order =
+            serde_json::to_vec(&order).map_err(|error| CrashError::Plan(error.to_string()))?;
+        fs::write(self.path(ORDER), order).map_err(CrashError::Folder)?;
+        for name in [TRACE, OUTCOME] {
+            match fs::remove_file(self.path(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(CrashError::Folder(error));
+                }
+                _ => {}
+            }
+        }
+        let mut command = self.means.launcher.command(self.folder.path());
+        command.current_dir(self.path(FILES));
+        command.envs(self.place.vars.iter().map(|(name, value)| (name, value.expose())));
+        let mut command = Command::from(command);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let patience = self.means.patience.0.saturating_add(Duration::from_secs(30));
+        let ended = tokio::time::timeout(patience, command.output()).await;
+        let output = ended.map_err(|_| CrashError::TooLong { within: patience })?;
+        let output = output.map_err(CrashError::Process)?;
+        let is_killed = output.status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32);
+        match kill {
+            Some(kill) if is_killed => {
+                let last = self.boundaries().pop();
+                if last.as_ref() == Some(kill) {
+                    Ok(Some(End::Killed))
+                } else {
+                    Err(CrashError::KilledElsewhere { wanted: kill.to_string() })
+                }
+            }
+            _ if output.status.success() || self.path(OUTCOME).is_file() => {
+                let text = fs::read_to_string(self.path(OUTCOME)).map_err(CrashError::Folder)?;
+                let outcome = serde_json::from_value(serde_json::Value::String(text));
+                let outcome: Outcome =
+                    outcome.map_err(|error| CrashError::Plan(error.to_string()))?;
+                Ok(kill.is_none().then_some(End::Outcome(outcome)))
+            }
+            _ => {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                Err(CrashError::Failed { said: self.means.redactor.mask(said.trim()) })
+            }
+        }
+    }
+
+    /// What the latest process passed, in order.
+    pub(super) fn boundaries(&self) -> Vec<Boundary> {
+        of_trace(&fs::read_to_string(self.path(TRACE)).unwrap_or_default())
+    }
+
+    /// What the run left.
+    pub(super) async fn left(&self) -> Result<Left, CrashError> {
+        let mut snapshot = self.means.ground.capture(self.place).await?;
+        let state = self.path(STATE);
+        let (clock, redactor) = (Arc::clone(&self.means.clock), self.means.redactor.clone());
+        let journal = SqliteJournal::open(&state, clock, redactor)?;
+        let mut faults = Vec::new();
+        if let Some(broken) = journal.verify().await?.broken {
+            faults.push(format!("the chain of the journal is broken: {broken:?}"));
+        }
+        let runs = journal.runs(RunFilter::default()).await?;
+        let [run] = runs.as_slice() else {
+            return Err(CrashError::Runs { found: runs.len() });
+        };
+        let entries = journal.read(&Stream::Run(run.run_id.clone()), 0).await?;
+        let view = RunView::from_entries(&self.place.plan, &entries);
+        faults.extend(twice(&entries));
+        capture::run(&view, &entries, &mut snapshot);
+        let history = state.join("history");
+        if history.is_dir() {
+            capture::history(&Location::folder(&history)?, &mut snapshot).await?;
+        }
+        let log = fs::read_to_string(state.join("notifications.log")).unwrap_or_default();
+        capture::notifications(&log, &mut snapshot);
+        capture::files(&self.path(FILES), &mut snapshot).map_err(CrashError::Folder)?;
+        let names = [(view.run_id.as_str(), "RUN"), (self.place.name.as_str(), "COPY")];
+        let folder = self.folder.path().display().to_string();
+        let snapshot = snapshot.without_names(&names).without_names(&[(folder.as_str(), "FOLDER")]);
+        Ok(Left { doubts: doubts(&view), view, snapshot, faults })
+    }
+}
+
+/// Changes that were settled twice, or without a start.
+fn twice(entries: &[Entry]) -> Vec<String> {
+    let (mut open, mut settled) =
+        (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    let mut faults = Vec::new();
+    for entry in entries {
+        let key = |step: &String, index: u32, direction: Direction| {
+            format!("{direction} {index} of `{step}`")
+        };
+        match &entry.event {
+            Event::ChangeStarted { step, index, direction, .. } => {
+                open.insert(key(step, *index, *direction));
+            }
+            Event::ChangeSettled { step, index, direction, .. } => {
+                let key = key(step, *index, *direction);
+                if !open.contains(&key) {
+                    faults.push(format!("{key} ended without a start"));
+                }
+                if !settled.insert(key.clone()) {
+                    faults.push(format!("{key} ended twice"));
+                }
+            }
+            _ => {}
+        }
+    }
+    faults
+}
+
+fn doubts(view: &RunView) -> Vec<Doubt> {
+    let found = view.doubts().map(|(step, change)| {
+        let sets = [&step.grounds.set, &step.grounds.undo];
+        let place = usize::try_from(change.index).unwrap_or(usize::MAX);
+        let asks = sets.into_iter().flatten().any(|set| {
+            let found = set.changes.get(place);
+            found.is_some_and(|found| {
+                found.recovery == Recovery::Ask && found.operation.kind() == change.kind
+            })
+        });
+        Doubt { what: format!("`{}`: {}", step.key, change.operation), is_declared: asks }
+    });
+    found.collect()
+}
+
+/// Copies the files below a folder.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

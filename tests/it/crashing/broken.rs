@@ -1,0 +1,162 @@
+//! An applier that breaks its promise is found: a SQL applier that recovers by doing it again.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use lakeops::config::Settings;
+use lakeops::crash::copied::Copied;
+use lakeops::crash::report::Verdict;
+use lakeops::crash::{Launcher, Progress, Report, Test, Tools, conduct, worker};
+use lakeops::engine::RunLocks;
+use lakeops::engine::apply::{
+    Applied, Applier, Appliers, ApplyContext, NoSecrets, NotificationApplier, Recovered, SqlApplier,
+};
+use lakeops::engine::parts::{Notifier, Parts};
+use lakeops::journal::{MemoryJournal, Principal, SqliteJournal};
+use lakeops::kernel::kill::Unarmed;
+use lakeops::kernel::{
+    BoxFuture, Failure, Operation, RandomIds, Recovery, Redactor, Secret, Severity, Span,
+    SystemClock,
+};
+use lakeops::postgres::PgEndpoint;
+use lakeops::tools::Catalog;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::kit::{plan, sql, step};
+use crate::harness::{execute, postgres};
+
+/// Carries SQL out as a change that may be repeated, whatever it says: no key goes with it.
+struct Careless;
+
+fn careless<'a>(cx: &'a ApplyContext<'a>) -> ApplyContext<'a> {
+    ApplyContext { recovery: Recovery::Repeatable, ..*cx }
+}
+
+impl Applier for Careless {
+    fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
+        Box::pin(async move { SqlApplier.apply(&careless(cx)).await })
+    }
+
+    fn recover<'a>(
+        &'a self,
+        _cx: &'a ApplyContext<'a>,
+        _fingerprint: &'a Value,
+    ) -> BoxFuture<'a, Result<Recovered, Failure>> {
+        Box::pin(async { Ok(Recovered::NotApplied) })
+    }
+}
+
+struct Nobody;
+
+impl Notifier for Nobody {
+    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
+}
+
+impl Progress for Nobody {
+    fn stage(&self, _what: &str) {}
+    fn done(&self, _done: usize, _of: usize) {}
+}
+
+fn parts(endpoint: PgEndpoint) -> Parts {
+    let clock = Arc::new(SystemClock);
+    Parts {
+        journal: Arc::new(MemoryJournal::new(clock, Redactor::default())),
+        ownership: Arc::new(lakeops::engine::Alone),
+        catalog: Catalog::builtin(),
+        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
+        endpoints: Arc::new(endpoint),
+        settings: Arc::new(Settings::default()),
+        secrets: Arc::new(NoSecrets),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(RandomIds),
+        kill: Arc::new(Unarmed),
+        history: None,
+        notifier: Arc::new(Nobody),
+        principal: Principal { name: "crash".to_owned(), from: "test".to_owned() },
+        pid: std::process::id(),
+    }
+}
+
+/// Starts this test binary again, for [`child`] only.
+struct Again {
+    is_careless: bool,
+}
+
+impl Launcher for Again {
+    fn command(&self, folder: &Path) -> Command {
+        if self.is_careless {
+            std::fs::write(folder.join("careless"), "").unwrap();
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "crashing::broken::child", "--ignored", "--nocapture"]);
+        command.env("LAKEOPS_TEST_FOLDER", folder).env("RUST_BACKTRACE", "0");
+        command
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the process that the test of a broken applier kills"]
+async fn child() {
+    let Some(folder) = std::env::var_os("LAKEOPS_TEST_FOLDER") else { return };
+    let folder = Path::new(&folder);
+    let url = Secret::new(std::env::var_os("LAKEOPS_DATABASE_URL").unwrap().into_string().unwrap());
+    let mut parts = parts(PgEndpoint::from_url(&url).unwrap());
+    let state = folder.join("state");
+    parts.journal =
+        SqliteJournal::open(&state, Arc::new(SystemClock), Redactor::default()).unwrap();
+    parts.ownership = Arc::new(RunLocks::new(&state));
+    parts.kill = worker::kill_points(folder).unwrap();
+    if folder.join("careless").exists() {
+        let appliers = Appliers::new(NotificationApplier::default());
+        let kind = Operation::Sql {
+            statement: lakeops::kernel::SqlStatement::new(""),
+            transactional: true,
+        }
+        .kind();
+        parts.appliers = Arc::new(appliers.replacing(kind, Arc::new(Careless)));
+    }
+    worker::work(folder, parts, Redactor::default()).await.unwrap();
+}
+
+async fn tested(hint: &str, is_careless: bool) -> Report {
+    let endpoint = postgres().await.fresh_database(hint).await;
+    execute(&endpoint, &["create table public.t (n int)"]).await;
+    let plan = plan(vec![step("add", &[], sql(&["insert into public.t values (1)"]))]);
+    let tools = Tools {
+        parts: parts(endpoint.clone()),
+        workflow: "add".to_owned(),
+        connection: "test".to_owned(),
+        stem: format!("{hint}_{}", std::process::id()),
+        setup: vec!["insert into public.t values (0)".to_owned()],
+    };
+    let test = Test {
+        ground: Arc::new(Copied::new(tools, &plan, endpoint).unwrap()),
+        launcher: Arc::new(Again { is_careless }),
+        clock: Arc::new(SystemClock),
+        redactor: Redactor::default(),
+        only: vec!["add/do */*".to_owned()],
+        sample: None,
+        jobs: 2,
+        approves: true,
+        outside: false,
+        files: None,
+        patience: Span::from_secs(60),
+    };
+    Box::pin(conduct(&test, &CancellationToken::new(), &Nobody)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applier_that_repeats_what_it_did_is_found() {
+    let sound = tested("crash_sound", false).await;
+    assert!(sound.is_good(), "{sound:#?}");
+    let broken = tested("crash_broken", true).await;
+    assert!(!broken.is_good(), "{broken:#?}");
+    let after = broken.lines.iter().rfind(|line| line.boundary.name.ends_with("/after effect"));
+    let Verdict::Different { differences } = &after.unwrap().kill else { panic!("{broken:#?}") };
+    let rows = differences.iter().find(|found| found.place == "table public.t").unwrap();
+    assert_eq!(rows.what, r#"row 2 times instead of 1: {"n":1}"#);
+    let text = broken.text(lakeops::report::Style::PLAIN);
+    assert!(text.contains("DIFFERENT") && text.contains("table public.t: row 2 times"), "{text}");
+}
