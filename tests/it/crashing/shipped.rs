@@ -114,16 +114,23 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
     ("test_live", Named, &["project=tmp-live"]),
     ("test_migration_on_branch", Own(&[]), &["project=shop"]),
     ("vacuum_window", Branch, &HERE),
+    ("verify_index_advice", Own(&[]), &["project=shop", "branch=production"]),
     ("watch_health", Branch, &HERE),
     ("watch_health_full", Branch, &HERE),
     ("wraparound_guard", Branch, &["project=shop", "branch=production", "vacuum_from=100000"]),
 ];
 
 /// Those that are not run by themselves, and why.
-const NOT_ALONE: &[(&str, &str)] = &[(
-    "promote_migrations",
-    "it takes to a branch what was tried on another in the same run: `migrate_schema` runs it",
-)];
+const NOT_ALONE: &[(&str, &str)] = &[
+    (
+        "promote_migrations",
+        "it takes to a branch what was tried on another in the same run: `migrate_schema` runs it",
+    ),
+    (
+        "rewrite_bloat",
+        "its approval demands a rehearsal of exactly its changes, and a copy had none",
+    ),
+];
 
 /// What makes an emulator with `shop/production`, and the folders that the program looks into.
 async fn emulator() -> (Place, Value) {
