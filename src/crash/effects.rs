@@ -57,6 +57,7 @@ impl Tools {
         };
         match parts.appliers.of(operation).apply(&cx).await? {
             Applied::Done(_) => Ok(()),
+            Applied::Moot if direction == Direction::Undo => Ok(()),
             Applied::Moot => {
                 let text =
                     format!("{} could not be made: what it needs has changed", change.object);

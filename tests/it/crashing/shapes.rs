@@ -87,7 +87,7 @@ const EFFECTS: [&str; 3] = ["--only", "*/do */*", "--sample"];
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_every_recovery_end_the_same() {
     let project = project("crash_changes").await;
-    let more = [&EFFECTS[..], &["9", "--approve-all"]].concat();
+    let more = [&EFFECTS[..], &["5", "--approve-all"]].concat();
     let report = passes(&project, "changes", CHANGES, &more);
     assert!(named(&report, "in transaction") + named(&report, "after effect") > 2, "{report:#}");
     let left = report["not_compared"].as_object().unwrap();
@@ -120,7 +120,7 @@ steps:
 #[tokio::test(flavor = "multi_thread")]
 async fn undoing_ends_the_same() {
     let project = project("crash_undone").await;
-    let more = ["--approve-all", "--only", "*/undo *", "--sample", "5"];
+    let more = ["--approve-all", "--only", "*/undo *", "--sample", "3"];
     let report = passes(&project, "undone", UNDONE, &more);
     assert_eq!(report["outcome"], "failed twice");
     assert!(named(&report, "/undo ") > 2, "{report:#}");

@@ -181,12 +181,25 @@ fn every_shipped_workflow_is_in_the_table() {
     assert_eq!(names, known);
 }
 
+const GROW: &str = r#"version: 1
+name: grow
+params:
+  project: { type: string, required: true }
+  branch: { type: string, required: true }
+target: { project: "${{ params.project }}", branch: "${{ params.branch }}" }
+steps:
+  - id: make
+    tool: execute_sql
+    with: { statements: ["insert into public.customer values (1000, 'b')"] }
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_run_has_a_branch_for_itself() {
     let (place, status) = emulator().await;
+    std::fs::write(place.base.path().join("grow.yaml"), GROW).unwrap();
     let params = ["-p", HERE[0], "-p", HERE[1]];
-    let more = [&params[..], &["--only", "vacuum*/do 0/*", "--sample", "1"]].concat();
-    let (code, report) = tested(&place, "vacuum_window", Branch, &more);
+    let more = [&params[..], &["--only", "make/do */after effect", "--sample", "1"]].concat();
+    let (code, report) = tested(&place, "grow.yaml", Branch, &more);
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(report["ground"], "a branch of shop/production");
     assert!(report["kills"].as_u64() >= Some(3), "{report:#}");
