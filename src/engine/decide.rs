@@ -421,10 +421,11 @@ impl Walk<'_> {
     fn fan_out(&mut self, id: NodeId) {
         let state = self.state;
         let def = state.def(id);
-        let Some(items) = &state.nodes[id].items else {
+        let fan_out = &state.nodes[id];
+        if fan_out.items.is_none() {
             self.push(Command::Items(id));
             return;
-        };
+        }
         let Some(for_each) = &def.step.for_each else { return };
         let most = usize::try_from(for_each.max_parallel.max(1)).unwrap_or(1);
         let in_flight = |item: &NodeId| self.situation.in_flight.contains(item);
@@ -432,17 +433,20 @@ impl Walk<'_> {
         let embedded = |item: &NodeId| {
             state.nodes[*item].inner.is_some() && !state.nodes[*item].phase.is_terminal()
         };
-        let at_work = items.iter().filter(|item| in_flight(item) || embedded(item)).count();
+        let is_item = |item: &&NodeId| state.nodes[**item].fan_out == Some(id);
+        let looking = self.situation.in_flight.iter().filter(is_item);
+        let at_work = looking.filter(|item| !embedded(item)).count() + fan_out.open_scopes;
         let mut slots = most.saturating_sub(at_work);
-        let failed = items.iter().any(|&item| state.nodes[item].phase == Phase::Failed);
-        let mut open = false;
-        for &item in items {
-            let node = &state.nodes[item];
-            if node.phase.is_terminal() {
-                continue;
+        // Items begin in their order: behind the last one that anything has happened to, one is like the other.
+        let items = fan_out.open_items();
+        let reached = fan_out.items_reached.saturating_sub(fan_out.first_open_item);
+        let stops = for_each.fail_fast && fan_out.item_failed;
+        for (place, &item) in items.iter().enumerate() {
+            if slots == 0 && !stops && place >= reached {
+                break;
             }
-            open = true;
-            if in_flight(&item) {
+            let node = &state.nodes[item];
+            if node.phase.is_terminal() || in_flight(&item) {
                 continue;
             }
             if embedded(&item) {
@@ -450,7 +454,7 @@ impl Walk<'_> {
                 continue;
             }
             let fresh = node.attempts == 0 && !node.work.as_ref().is_some_and(Work::is_frozen);
-            if for_each.fail_fast && failed && fresh {
+            if stops && fresh {
                 self.push(Command::Skip(item, SkipReason::RunEnding));
                 continue;
             }
@@ -460,7 +464,7 @@ impl Walk<'_> {
             }
             slots -= usize::from(self.next.commands.len() > before).min(slots);
         }
-        if !open {
+        if items.is_empty() {
             self.push(Command::Collect(id));
         } else if def.is_write {
             self.request_for_items(id, items);

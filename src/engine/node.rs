@@ -228,9 +228,23 @@ pub struct Node {
     /// How many of its locks it has taken, or found held by what it belongs to.
     pub locks_passed: usize,
     pub(super) open_needs: usize,
+    /// Its first item that has not ended: those before it need no look.
+    pub(super) first_open_item: usize,
+    /// How many of its items something has happened to, as they stand in the list, with those between.
+    pub(super) items_reached: usize,
+    /// How many of its items are embedded workflows that have not ended.
+    pub(super) open_scopes: usize,
+    /// Whether an item of it failed.
+    pub(super) item_failed: bool,
 }
 
 impl Node {
+    /// Its items from the first one on that has not ended.
+    pub(super) fn open_items(&self) -> &[NodeId] {
+        let items = self.items.as_deref().unwrap_or_default();
+        items.get(self.first_open_item..).unwrap_or_default()
+    }
+
     /// What carries its changes out, or undoes them.
     pub fn work_of(&self, direction: Direction) -> Option<&Work> {
         match direction {

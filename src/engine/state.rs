@@ -226,7 +226,18 @@ impl RunState {
         {
             return Err(illegal(event, "the run is over"));
         }
-        self.transition(event, at, seq)
+        self.transition(event, at, seq)?;
+        self.reach_item(event);
+        Ok(())
+    }
+
+    fn reach_item(&mut self, event: &Event) {
+        let Some(id) = event.step().and_then(|step| self.find(step)) else { return };
+        if let (Some(fan_out), Some((place, _))) = (self.nodes[id].fan_out, &self.nodes[id].item) {
+            let reached = place + 1;
+            let fan_out = &mut self.nodes[fan_out];
+            fan_out.items_reached = fan_out.items_reached.max(reached);
+        }
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm per event keeps the vocabulary total")]
@@ -690,6 +701,10 @@ impl RunState {
             undo: None,
             locks_passed: 0,
             open_needs: 0,
+            first_open_item: 0,
+            items_reached: 0,
+            open_scopes: 0,
+            item_failed: false,
         });
         id
     }
@@ -746,6 +761,9 @@ impl RunState {
         self.instances[main].on_failure = on_failure;
         self.instances[main].always = always;
         self.nodes[owner].inner = Some(main);
+        if let Some(fan_out) = self.nodes[owner].fan_out {
+            self.nodes[fan_out].open_scopes += 1;
+        }
     }
 
     /// Moves a step that has not ended.
@@ -761,10 +779,11 @@ impl RunState {
         if node.phase.is_terminal() {
             return Err(illegal(event, &format!("`{}` has {}", node.key, node.phase.as_str())));
         }
-        let (scope, index, is_item) = (node.scope, node.index, node.fan_out.is_some());
+        let (scope, index, fan_out) = (node.scope, node.index, node.fan_out);
         self.move_to(id, phase);
         self.barren_claims = 0;
-        if is_item {
+        if let Some(fan_out) = fan_out {
+            self.item_ended(fan_out, id);
             return Ok(());
         }
         let graph = Arc::clone(&self.graph);
@@ -781,6 +800,17 @@ impl RunState {
             }
         }
         Ok(())
+    }
+
+    fn item_ended(&mut self, fan_out: NodeId, item: NodeId) {
+        let has_ended = |id: &&NodeId| self.nodes[**id].phase.is_terminal();
+        let further = self.nodes[fan_out].open_items().iter().take_while(has_ended).count();
+        let failed = self.nodes[item].phase == Phase::Failed;
+        let embeds = self.nodes[item].inner.is_some();
+        let node = &mut self.nodes[fan_out];
+        node.first_open_item += further;
+        node.item_failed |= failed;
+        node.open_scopes -= usize::from(embeds);
     }
 
     fn rehearsing(&mut self, event: &Event) -> Result<&mut Rehearsal, IllegalTransition> {
