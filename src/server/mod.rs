@@ -109,13 +109,14 @@ impl From<StandingError> for ServerError {
 }
 
 impl ServerError {
-    /// Whether it is worth trying again: another process was faster, or the disk is full.
+    /// Whether it is worth trying again: another process was faster, or the disk is full. A journal that
+    /// failed otherwise stays closed until it is opened anew, which is for the next process.
     const fn passes(&self) -> bool {
         let journal = match self {
             Self::Journal(error) | Self::Engine(EngineError::Journal(error)) => error,
             Self::Misplaced(_) | Self::Engine(_) => return false,
         };
-        matches!(journal, JournalError::Conflict { .. } | JournalError::Storage { .. })
+        matches!(journal, JournalError::Conflict { .. } | JournalError::Storage { full: true, .. })
     }
 }
 
