@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use super::bench::{BenchError, Silent, nobody, run};
+use super::bench::{BenchError, Silent, nobody, peak_memory, run};
 use crate::config::Settings;
 use crate::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use crate::engine::parts::History;
@@ -466,12 +466,4 @@ fn median(of: &[u64]) -> u64 {
     let mut sorted = of.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
-}
-
-/// What Linux says of this process.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -18,13 +18,19 @@ use crate::workflow::SourceText;
 
 /// Measure how fast the engine is here, beside what the disk can do
 ///
-/// Runs a chain of script steps, and many runs at once, on a journal of its own in the state
-/// directory; prints steps per second beside the synced writes per second of that disk.
+/// Works on journals of its own in the state directory, and starts a PostgreSQL of its own: script steps
+/// in a chain, many runs at once, changes on the server, a large fan-out, runs that are gone on with, large
+/// and many workflows, a large journal. What is possible at most is measured in the same minute: synced
+/// writes of the disk, synced commits of the journal, commits of the server. A size of 0 leaves a figure out.
+///
+/// Other programs at work on the machine make synced writes seem many times slower than they are. Measure
+/// alone, or with real-time priority.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lakeops bench
-  lakeops bench --steps 200 --runs 20 --output json
+  chrt -f 10 lakeops bench
+  lakeops bench --steps 200 --runs 20 --changes 0 --events 0 --output json
   lakeops bench history
   lakeops bench branch --megabytes 1000")]
 pub(crate) struct Args {
@@ -34,6 +40,24 @@ pub(crate) struct Args {
     /// Runs at once
     #[arg(long, default_value_t = Size::default().runs)]
     runs: u32,
+    /// Changes on a server, one after the other
+    #[arg(long, default_value_t = Size::default().changes)]
+    changes: u32,
+    /// Items of the fan-out
+    #[arg(long, default_value_t = Size::default().items)]
+    items: u32,
+    /// Settled steps of the run that is gone on with
+    #[arg(long, default_value_t = Size::default().settled)]
+    settled: u32,
+    /// Steps of the workflow that is planned
+    #[arg(long, default_value_t = Size::default().dag)]
+    dag: u32,
+    /// Workflows that are read and checked together
+    #[arg(long, default_value_t = Size::default().files)]
+    files: u32,
+    /// Events of the large journal
+    #[arg(long, default_value_t = Size::default().events)]
+    events: u32,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -170,44 +194,80 @@ fn history_text(style: Style, report: &HistoryReport) -> String {
 const DEBUG: &str = "this is a build without optimisation: measure a release build\n";
 
 async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
-    let state = shell.config()?.state_dir();
+    let session = Session::open(shell)?;
+    let state = session.config.state_dir();
     let failed = |error| CliError::unwritable(state.clone(), error);
     std::fs::create_dir_all(&state).map_err(failed)?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)?;
-    let size = Size { chain: args.steps, runs: args.runs, ..Size::default() };
+    let size = Size {
+        chain: args.steps,
+        runs: args.runs,
+        changes: args.changes,
+        items: args.items,
+        settled: args.settled,
+        dag: args.dag,
+        files: args.files,
+        events: args.events,
+        ..Size::default()
+    };
+    let cluster = if args.changes > 0 {
+        let server = session.local_postgres();
+        let bar = Bar::new(&shell.out);
+        let installation = server.ensure(&bar).await?;
+        // A server as it is by default: its commits are durable.
+        let options = ClusterOptions::new("bench", folder.path());
+        let cluster = server.start_guarded(&installation, &options, &bar).await?;
+        bar.finish();
+        Some(cluster)
+    } else {
+        None
+    };
     let tools = (Arc::clone(&shell.clock), Arc::clone(&shell.ids));
-    let report = Box::pin(measure(folder.path(), size, tools)).await?;
+    let endpoint = cluster.as_ref().map(|cluster| cluster.endpoint());
+    let tell = |what: &str| shell.out.note(what);
+    let report = Box::pin(measure(folder.path(), size, tools, endpoint, &tell)).await;
+    if let Some(cluster) = cluster {
+        cluster.stop().await?;
+    }
+    let report = report?;
     shell.out.data(&report, |style| text(style, &report))?;
     Ok(Exit::Done)
 }
 
 fn text(style: Style, report: &BenchReport) -> String {
-    let rate = |number: f64| format!("{number:.0}");
+    let number = |number: f64| format!("{number:.0}");
+    let plain = |what: &str, rate: f64| {
+        vec![what.to_owned(), number(rate), String::new(), String::new(), String::new()]
+    };
     let mut rows = vec![
-        vec![
-            "the disk's synced 4 KiB writes".to_owned(),
-            rate(report.disk_synced_writes_per_second),
-            String::new(),
-        ],
-        vec![
-            "the journal's synced commits".to_owned(),
-            rate(report.journal_synced_commits_per_second),
-            String::new(),
-        ],
+        plain("the disk's synced 4 KiB writes", report.disk_synced_writes_per_second),
+        plain("the journal's synced commits", report.journal_synced_commits_per_second),
     ];
     rows.extend(report.figures.iter().map(|figure| {
+        let took = if figure.elapsed_ms < 100.0 {
+            format!("{:.1}ms", figure.elapsed_ms)
+        } else {
+            length(Duration::from_secs_f64(figure.elapsed_ms / 1_000.0))
+        };
+        let share = figure.limit_per_second.map(|limit| {
+            format!("{:.0} % of at most {limit:.0}", figure.per_second / limit * 100.0)
+        });
+        let memory = figure
+            .peak_memory_bytes
+            .map(|bytes| format!("peak memory {}", bytesize::ByteSize(bytes)));
+        let commits = figure.commits.map(|commits| format!("{commits} commits"));
+        let note = (!figure.note.is_empty()).then(|| figure.note.clone());
+        let notes: Vec<String> = [commits, memory, note].into_iter().flatten().collect();
         vec![
             figure.what.clone(),
-            rate(figure.steps_per_second),
-            format!(
-                "{} steps, {} commits, {}",
-                figure.steps,
-                figure.commits,
-                length(Duration::from_millis(figure.elapsed_ms))
-            ),
+            number(figure.per_second),
+            took,
+            share.unwrap_or_default(),
+            notes.join("; "),
         ]
     }));
-    let mut text = table(style, &["what", "per second", ""], rows, "nothing was measured");
+    let header = ["what", "per second", "took", "limit", ""];
+    let mut text = table(style, &header, rows, "nothing was measured");
     if report.debug_build {
         text.push_str(DEBUG);
     }

@@ -1,7 +1,12 @@
 //! How fast the engine is on this machine, beside what its disk can do.
 //!
-//! Every figure is measured in the call that returns it: the disk's own synced writes, the journal's
-//! synced commits, and the engine's steps, one after the other in the same minute.
+//! Every figure is measured in the call that returns it, with its limit beside it: the disk's own synced
+//! writes, the journal's synced commits, the server's commits, one after the other in the same minute.
+//! Whoever works beside it on the machine makes synced writes seem slow: measure alone.
+
+mod changes;
+mod planning;
+mod records;
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -25,7 +30,7 @@ use crate::kernel::{
     BoxFuture, Clock, Digest, Failure, IdSource, Redactor, Risk, Severity, Span, Target, Timestamp,
 };
 use crate::plan::document::{
-    Action, ApprovalMode, Limits, Need, PinnedText, PlanError, Retry, RunIf,
+    Action, ApprovalMode, ForEach, Limits, Need, PinnedText, PlanError, Retry, RunIf,
 };
 use crate::plan::{Plan, PlanBody, PlannedStep};
 use crate::postgres::PgEndpoint;
@@ -34,7 +39,7 @@ use crate::tools::Catalog;
 /// How long each of the disk's own figures is measured.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How much is measured.
+/// How much is measured; what is 0 is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Steps of the chain.
@@ -43,27 +48,59 @@ pub struct Size {
     pub runs: u32,
     /// Steps of each of them.
     pub steps: u32,
+    /// Changes on a server, one after the other.
+    pub changes: u32,
+    /// Settled steps of a run that is gone on with; a hundredth of it is measured too.
+    pub settled: u32,
+    /// Steps of the workflow that is planned.
+    pub dag: u32,
+    /// Files that are read and checked together.
+    pub files: u32,
+    /// Items of the fan-out.
+    pub items: u32,
+    /// Events of the large journal.
+    pub events: u32,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { chain: 1_000, runs: 200, steps: 10 }
+        Self {
+            chain: 1_000,
+            runs: 200,
+            steps: 10,
+            changes: 1_000,
+            settled: 100_000,
+            dag: 10_000,
+            files: 1_000,
+            items: 100_000,
+            events: 1_000_000,
+        }
     }
 }
 
-/// A figure of the engine.
+/// A figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What was run.
+    /// What was done.
     pub what: String,
-    /// Steps in all.
-    pub steps: u64,
+    /// How much of it.
+    pub count: u64,
     /// How long it took, in milliseconds.
-    pub elapsed_ms: u64,
-    /// Steps each second.
-    pub steps_per_second: f64,
-    /// Commits of the journal meanwhile.
-    pub commits: u64,
+    pub elapsed_ms: f64,
+    /// How many each second.
+    pub per_second: f64,
+    /// Commits of the journal meanwhile, where it is one journal's work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commits: Option<u64>,
+    /// What is possible at most, each second, where something measured beside it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_per_second: Option<f64>,
+    /// The most memory that the process had meanwhile, in bytes, where the system says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// All figures of one call.
@@ -117,27 +154,65 @@ pub enum BenchError {
     History(Failure),
 }
 
-/// Measures in a directory, which it leaves with a journal of its own.
+/// Measures in a directory, which it leaves with journals of its own. `server` is where changes are made,
+/// `tell` hears what is being measured.
 pub async fn measure(
     dir: &Path,
     size: Size,
     (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>),
+    server: Option<PgEndpoint>,
+    tell: &(dyn Fn(&str) + Sync),
 ) -> Result<BenchReport, BenchError> {
-    let bench = Bench::new(dir, clock, ids)?;
+    let bench = Bench::new(dir, (clock, ids), Arc::new(NoDatabase))?;
+    tell("the disk");
     let disk = bench.disk(dir)?;
     let journal = bench.commits().await?;
-    let chain = bench.chain(size.chain).await?;
-    let many = bench.many(size).await?;
+    let mut figures = Vec::new();
+    if size.chain > 0 {
+        tell("a chain of scripts");
+        figures.push(bench.chain(size.chain).await?);
+    }
+    if size.runs > 0 {
+        tell("many runs at once");
+        figures.push(bench.many(size).await?);
+    }
+    if let Some(server) = server.filter(|_| size.changes > 0) {
+        tell("changes on a server");
+        figures.push(bench.changes(&dir.join("changes"), server, size.changes).await?);
+    }
+    if size.items > 0 {
+        tell("a fan-out");
+        figures.push(bench.fan_out(size.items).await?);
+    }
+    if size.settled > 0 {
+        tell("runs that are gone on with");
+        for settled in [(size.settled / 100).max(1), size.settled] {
+            figures.push(bench.resumed(&dir.join(format!("resumed-{settled}")), settled).await?);
+        }
+    }
+    if size.dag > 0 {
+        tell("a large workflow");
+        figures.extend(bench.large_workflow(size.dag)?);
+    }
+    if size.files > 0 {
+        tell("many workflows");
+        figures.push(bench.many_files(size.files)?);
+    }
+    if size.events > 0 {
+        tell("a large journal");
+        figures.extend(bench.large_journal(&dir.join("large"), size.events).await?);
+    }
     Ok(BenchReport {
         disk_synced_writes_per_second: disk,
         journal_synced_commits_per_second: journal,
-        figures: vec![chain, many],
+        figures,
         debug_build: cfg!(debug_assertions),
     })
 }
 
 struct Bench {
     clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
     journal: Arc<SqliteJournal>,
     engine: Engine,
 }
@@ -164,25 +239,29 @@ impl Notifier for Silent {
 }
 
 impl Bench {
-    fn new(dir: &Path, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, BenchError> {
+    fn new(
+        dir: &Path,
+        (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>),
+        endpoints: Arc<dyn Endpoints>,
+    ) -> Result<Self, BenchError> {
         let journal = SqliteJournal::open(dir, Arc::clone(&clock), Redactor::default())?;
         let engine = Engine::new(Parts {
             journal: Arc::<SqliteJournal>::clone(&journal),
             ownership: Arc::new(RunLocks::new(dir)),
             catalog: Catalog::builtin(),
             appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(NoDatabase),
+            endpoints,
             settings: Arc::new(Settings::default()),
             secrets: Arc::new(NoSecrets),
             clock: Arc::clone(&clock),
-            ids,
+            ids: Arc::clone(&ids),
             kill: Arc::new(Unarmed),
             history: None,
             notifier: Arc::new(Silent),
             principal: nobody(),
             pid: std::process::id(),
         });
-        Ok(Self { clock, journal, engine })
+        Ok(Self { clock, ids, journal, engine })
     }
 
     fn since(&self, start: Timestamp) -> Duration {
@@ -227,7 +306,9 @@ impl Bench {
         let (before, start) = (self.journal.commits(), self.clock.now());
         run(self.engine.clone(), plan).await?;
         let what = format!("{steps} script steps in a chain");
-        Ok(self.figure(what, u64::from(steps), start, before))
+        let mut figure = self.figure(what, u64::from(steps), start);
+        figure.commits = Some(self.journal.commits() - before);
+        Ok(figure)
     }
 
     async fn many(&self, size: Size) -> Result<Figure, BenchError> {
@@ -241,19 +322,61 @@ impl Bench {
             ended.map_err(|error| BenchError::Lost(error.to_string()))??;
         }
         let what = format!("{} runs of {} script steps at once", size.runs, size.steps);
-        Ok(self.figure(what, u64::from(size.runs) * u64::from(size.steps), start, before))
+        let mut figure = self.figure(what, u64::from(size.runs) * u64::from(size.steps), start);
+        figure.commits = Some(self.journal.commits() - before);
+        Ok(figure)
     }
 
-    fn figure(&self, what: String, steps: u64, start: Timestamp, commits_before: u64) -> Figure {
+    /// A fan-out of so many scripts in one run.
+    async fn fan_out(&self, items: u32) -> Result<Figure, BenchError> {
+        let mut step = script_step("each".to_owned(), None, json!({ "n": "${{ item }}" }));
+        step.for_each = Some(ForEach {
+            items: json!((0..items).collect::<Vec<_>>()),
+            key: "${{ item }}".to_owned(),
+            max_parallel: 8,
+            fail_fast: true,
+        });
+        let plan = script_plan(vec![step], self.clock.now())?;
+        forget_peak();
+        let (before, start) = (self.journal.commits(), self.clock.now());
+        run(self.engine.clone(), plan).await?;
+        let what = format!("{items} items of a fan-out");
+        let mut figure = self.figure(what, u64::from(items), start);
+        figure.commits = Some(self.journal.commits() - before);
+        figure.peak_memory_bytes = peak_memory();
+        Ok(figure)
+    }
+
+    fn figure(&self, what: String, count: u64, start: Timestamp) -> Figure {
         let elapsed = self.since(start);
-        let count = u32::try_from(steps).map_or(f64::INFINITY, f64::from);
         Figure {
             what,
-            steps,
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            steps_per_second: count / elapsed.as_secs_f64(),
-            commits: self.journal.commits() - commits_before,
+            count,
+            elapsed_ms: elapsed.as_secs_f64() * 1_000.0,
+            per_second: rate(count, elapsed),
+            commits: None,
+            limit_per_second: None,
+            peak_memory_bytes: None,
+            note: String::new(),
         }
+    }
+}
+
+fn rate(count: u64, elapsed: Duration) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from) / elapsed.as_secs_f64()
+}
+
+/// The most memory that this process had since it was last forgotten, in bytes.
+pub(super) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1_024)
+}
+
+/// Begins the peak anew, where the system can.
+fn forget_peak() {
+    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+        tracing::debug!(%error, "the peak of memory includes what came before");
     }
 }
 
@@ -270,25 +393,33 @@ pub(super) async fn run(engine: Engine, plan: Plan) -> Result<(), BenchError> {
 
 /// A chain of scripts, each adding one to what the one before it returned.
 fn script_chain(steps: u32, now: Timestamp) -> Result<Plan, PlanError> {
-    let path = "bench.rhai";
-    let step = |number: u32| PlannedStep {
-        id: format!("s{number}"),
-        needs: number
-            .checked_sub(1)
-            .map(|before| Need { step: format!("s{before}"), inferred: true })
-            .into_iter()
-            .collect(),
+    script_plan((0..steps).map(chained).collect(), now)
+}
+
+fn chained(number: u32) -> PlannedStep {
+    let before = number.checked_sub(1).map(|before| format!("s{before}"));
+    let with = match &before {
+        None => json!({ "n": 0 }),
+        Some(before) => json!({ "n": format!("${{{{ steps.{before}.n }}}}") }),
+    };
+    script_step(format!("s{number}"), before, with)
+}
+
+const SCRIPT: &str = "bench.rhai";
+
+fn script_step(id: String, needs: Option<String>, with: Value) -> PlannedStep {
+    bench_step(id, needs, Action::Script { script: SCRIPT.to_owned(), with })
+}
+
+fn bench_step(id: String, needs: Option<String>, action: Action) -> PlannedStep {
+    PlannedStep {
+        id,
+        needs: needs.map(|step| Need { step, inferred: true }).into_iter().collect(),
         when: None,
         run_if: RunIf::Success,
         for_each: None,
         target: None,
-        action: Action::Script {
-            script: path.to_owned(),
-            with: match number.checked_sub(1) {
-                None => json!({ "n": 0 }),
-                Some(before) => json!({ "n": format!("${{{{ steps.s{before}.n }}}}") }),
-            },
-        },
+        action,
         approval: ApprovalMode::Auto,
         risk: Risk::Low,
         timeout: Span::from_secs(60),
@@ -297,7 +428,10 @@ fn script_chain(steps: u32, now: Timestamp) -> Result<Plan, PlanError> {
         lock: None,
         wake: false,
         compensate: None,
-    };
+    }
+}
+
+fn script_plan(steps: Vec<PlannedStep>, now: Timestamp) -> Result<Plan, PlanError> {
     let body = PlanBody {
         workflow: "bench".to_owned(),
         description: String::new(),
@@ -307,11 +441,11 @@ fn script_chain(steps: u32, now: Timestamp) -> Result<Plan, PlanError> {
         connection: "none".to_owned(),
         lock: None,
         limits: Limits::default(),
-        steps: (0..steps).map(step).collect(),
+        steps,
         on_failure: Vec::new(),
         always: Vec::new(),
-        outputs: [("n".to_owned(), format!("steps.s{}.n", steps.saturating_sub(1)))].into(),
-        scripts: [(path.to_owned(), PinnedText::new("#{ n: n + 1 }"))].into(),
+        outputs: std::collections::BTreeMap::new(),
+        scripts: [(SCRIPT.to_owned(), PinnedText::new("#{ n: n + 1 }"))].into(),
         sql: std::collections::BTreeMap::new(),
         tools: std::collections::BTreeMap::new(),
         policy: None,
@@ -333,13 +467,31 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn scripts_share_commits() {
         let dir = tempfile::tempdir().unwrap();
-        let size = Size { chain: 300, runs: 20, steps: 5 };
+        let size = Size {
+            chain: 300,
+            runs: 20,
+            steps: 5,
+            changes: 0,
+            settled: 300,
+            dag: 200,
+            files: 20,
+            items: 2_000,
+            events: 2_000,
+        };
         let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
             (Arc::new(SystemClock), Arc::new(RandomIds));
-        let report = measure(dir.path(), size, outside).await.unwrap();
+        let report = measure(dir.path(), size, outside, None, &|_| ()).await.unwrap();
         eprintln!("{}", serde_json::to_string_pretty(&report).unwrap());
-        let [chain, many] = report.figures.as_slice() else { panic!("two figures") };
-        assert!(chain.commits < 150, "{} commits for {} steps", chain.commits, chain.steps);
-        assert!(many.commits < 100, "{} commits for {} steps", many.commits, many.steps);
+        let commits = |text: &str| {
+            let figure = report.figures.iter().find(|figure| figure.what.contains(text));
+            let figure = figure.unwrap_or_else(|| panic!("no figure of {text}"));
+            (figure.commits.unwrap(), figure.count)
+        };
+        let (chain, _) = commits("in a chain");
+        assert!(chain < 150, "{chain} commits for 300 steps");
+        let (many, _) = commits("at once");
+        assert!(many < 100, "{many} commits for 20 runs");
+        let (items, _) = commits("fan-out");
+        assert!(items < 500, "{items} commits for 2000 items");
     }
 }
