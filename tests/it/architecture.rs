@@ -323,3 +323,36 @@ fn the_top_level_has_eight_entries() {
     let visible: BTreeSet<String> = visible.collect();
     assert_eq!(visible, expected.map(str::to_owned).into());
 }
+
+/// What the page on durability names as a proof is there.
+#[test]
+fn every_named_proof_exists() {
+    let page = std::fs::read_to_string(Path::new(ROOT).join("src/ARCHITECTURE.md")).unwrap();
+    let mut code = String::new();
+    let mut folders = vec![Path::new(ROOT).join("tests/it"), Path::new(ROOT).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                code.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut proofs = 0;
+    for row in page.lines().filter(|line| line.starts_with("| T")) {
+        // The proof is the last column; every second piece is code.
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for named in column.split('`').skip(1).step_by(2) {
+            let name = named.rsplit("::").next().unwrap();
+            let is_function =
+                name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_function && name.contains('_') {
+                proofs += 1;
+                assert!(code.contains(&format!("fn {name}(")) || name == "unknown_script", "{row}");
+            }
+        }
+    }
+    assert!(proofs > 40, "{proofs}");
+}

@@ -2,6 +2,6 @@
 
 mod elsewhere;
 mod outside;
-mod proxy;
+pub(crate) mod proxy;
 mod transactional;
 mod world;

@@ -244,3 +244,34 @@ async fn of_two_processes_one_works_and_the_other_is_told_who() {
     assert_eq!(crash.wait(first), End::Outcome("succeeded".to_owned()));
     assert_eq!(value::<i64>(&endpoint, "select count(*) from public.t").await, 1);
 }
+
+/// There is no lease that could run out: a process that stands still keeps its run, and goes on with it.
+#[tokio::test]
+async fn a_process_that_was_stopped_keeps_its_run() {
+    let endpoint = database("stopped", &[TABLE]).await;
+    let mut holder = crate::harness::connect(&endpoint).await;
+    sqlx::raw_sql("begin; lock table public.t").execute(&mut holder).await.unwrap();
+    let change = step("change", &[], sql(&["insert into public.t values (1)"]));
+    let crash = Crash::new(&plan(vec![change]), &endpoint);
+    let first = crash.spawn(None);
+    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
+                 and datname = current_database()";
+    while value::<i64>(&endpoint, waits).await == 0 {}
+    let signal = |name: &str| {
+        let pid = first.id().to_string();
+        let status = std::process::Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(status.success());
+    };
+    signal("-STOP");
+    for _ in 0..2 {
+        let second = crash.spawn(None).wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(!second.status.success(), "two processes work on one run");
+        assert!(told.contains(&format!("process {}", first.id())), "{told}");
+    }
+    sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
+    signal("-CONT");
+    assert_eq!(crash.wait(first), End::Outcome("succeeded".to_owned()));
+    assert_eq!(value::<i64>(&endpoint, "select count(*) from public.t").await, 1);
+    assert_eq!(check_starts(&crash.entries().await), 3, "two changes make the table of keys");
+}

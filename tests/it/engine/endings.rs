@@ -383,3 +383,89 @@ async fn a_stuck_run_can_be_cancelled() {
     assert_eq!(rows(&kit).await, "");
     assert_eq!(kit.count(&run, "event_published").await, 1);
 }
+
+/// Whatever is found wrong, exactly what it looked at is undone, what came later first.
+#[tokio::test]
+async fn each_step_in_turn_is_found_wrong_and_undone_with_what_it_needs() {
+    const STEPS: [(&str, &[&str]); 5] =
+        [("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"]), ("e", &["d"])];
+    const BEFORE: [&str; 5] = ["a", "ab", "ac", "abcd", "abcde"];
+    for ((wrong, _), before) in STEPS.into_iter().zip(BEFORE) {
+        let kit = kit("in_turn").await;
+        let mut steps: Vec<PlannedStep> =
+            (1..).zip(STEPS).map(|(n, (id, needs))| step(id, needs, undoable(n))).collect();
+        // What comes after the wrong step waits for the look at it.
+        for later in &mut steps {
+            for need in later.needs.iter_mut().filter(|need| need.step == wrong) {
+                need.step = "look".to_owned();
+            }
+        }
+        let behind = steps.iter().position(|step| step.id == wrong).unwrap() + 1;
+        steps.insert(behind, step("look", &[wrong], failing_verify()));
+        let (run, outcome) = kit.run(&plan(steps)).await;
+        assert_eq!(outcome, Outcome::Failed, "{wrong}");
+        assert_eq!(
+            kit.finished(&run).await,
+            Some((Outcome::Failed, Compensation::Complete)),
+            "{wrong}"
+        );
+        let entries = kit.engine().load(&run).await.unwrap().entries;
+        let undone: Vec<&str> = entries
+            .iter()
+            .filter_map(|entry| match &entry.event {
+                Event::StepCompensated { step, .. } => Some(step.as_str()),
+                _ => None,
+            })
+            .collect();
+        let mut sorted = undone.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted.concat(), before, "{wrong}");
+        for (id, needs) in STEPS {
+            let place = |id: &str| undone.iter().position(|other| *other == id);
+            for need in needs {
+                if let (Some(step), Some(need)) = (place(id), place(need)) {
+                    assert!(step < need, "{wrong}: {undone:?}");
+                }
+            }
+        }
+        // What was done beside it stays.
+        let beside: Vec<String> = (1..)
+            .zip(STEPS)
+            .filter(|(_, (id, _))| !before.contains(id))
+            .map(|(n, _): (u32, _)| n.to_string())
+            .collect();
+        let left = rows(&kit).await;
+        assert!(left.is_empty() || beside.contains(&left), "{wrong}: {left} is left");
+    }
+}
+
+/// Deadlines are moments of the wall clock; how long something took never is negative.
+#[tokio::test]
+async fn a_clock_that_is_set_back_or_forward_ends_no_wait_too_early_and_none_never() {
+    let endpoint = postgres().await.fresh_database("clock").await;
+    execute(&endpoint, &["create table public.t (n bigint)"]).await;
+    let hour = 3_600_000;
+    for jump in [-24 * hour, -hour, hour, 24 * hour] {
+        execute(&endpoint, &["truncate public.t"]).await;
+        let (kit, clock) = Kit::with_clock(endpoint.clone());
+        let plan = plan(vec![
+            step("a", &[], insert(1)),
+            step("wait", &["a"], timer("30m")),
+            step("b", &["wait"], insert(2)),
+        ]);
+        let run = kit.start(&plan).await;
+        let (interrupt, work) = kit.spawn(&run);
+        kit.until(&run, "wait_started").await;
+        clock.turn_by(jump);
+        if jump < 0 {
+            assert_eq!(rows(&kit).await, "1", "{jump}: it waited no half hour");
+            clock.turn_by(-jump);
+            clock.turn(Duration::from_secs(31 * 60));
+        }
+        assert_eq!(work.await.unwrap(), Outcome::Succeeded, "{jump}");
+        drop(interrupt);
+        assert_eq!(rows(&kit).await, "1,2", "{jump}");
+        let entries = kit.engine().load(&run).await.unwrap().entries;
+        assert!(entries.is_sorted_by_key(|entry| entry.at), "{jump}: time went backwards");
+    }
+}

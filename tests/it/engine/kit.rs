@@ -63,7 +63,12 @@ pub(super) struct TurnedClock(AtomicI64);
 
 impl TurnedClock {
     pub(super) fn turn(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.turn_by(i64::try_from(by.as_millis()).unwrap());
+    }
+
+    /// Forward or back, in milliseconds.
+    pub(super) fn turn_by(&self, by: i64) {
+        self.0.fetch_add(by, Ordering::SeqCst);
     }
 }
 

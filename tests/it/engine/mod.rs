@@ -9,6 +9,7 @@ pub(crate) mod golden;
 pub(crate) mod kit;
 mod locks;
 mod migrations;
+mod network;
 mod props;
 mod rehearsals;
 mod runs;

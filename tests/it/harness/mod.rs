@@ -4,6 +4,7 @@
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
 pub(crate) mod crash;
+pub(crate) mod disk;
 pub(crate) mod versions;
 
 use std::fs;

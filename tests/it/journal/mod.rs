@@ -1,6 +1,7 @@
 //! The journal: conformance, damage, crashes, group commit.
 
 mod damage;
+mod failing;
 mod sample;
 mod writing;
 

@@ -4,8 +4,7 @@
 //! the journal on disk, the engine, the database that is measured.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lakeops::config::Settings;
 use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
@@ -26,50 +25,12 @@ use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
 use lakeops::workflow::{Library, Resolver, SourceText};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::Jumping;
 use crate::harness::{postgres, value};
 
 const PROJECTS: u32 = 50;
 const BRANCHES: u32 = 10;
 const MOST_RUNS: usize = 16;
-
-/// A clock that jumps when nothing is worked on.
-struct Jumping {
-    now: AtomicI64,
-    end: i64,
-    metrics: std::sync::OnceLock<Arc<Metrics>>,
-    stop: CancellationToken,
-}
-
-impl Clock for Jumping {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            while self.now() < at {
-                let text = self
-                    .metrics
-                    .get()
-                    .map(|metrics| metrics.render(self.now()))
-                    .unwrap_or_default();
-                let is_idle = ["working", "queued"]
-                    .iter()
-                    .all(|what| text.contains(&format!("\nlakeops_runs_{what} 0\n")));
-                if is_idle {
-                    self.now.fetch_max(at.as_millis(), Ordering::SeqCst);
-                    if at.as_millis() >= self.end {
-                        self.stop.cancel();
-                    }
-                    return;
-                }
-                tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(2)))
-                    .await
-                    .unwrap();
-            }
-        })
-    }
-}
 
 /// One workflow for every branch: `measure` on its own target.
 struct Fleet {
@@ -171,13 +132,8 @@ async fn simulate(hours: i64) {
     let endpoint = postgres().await.fresh_database("serve_day").await;
     let start = Timestamp::parse("2026-12-01T00:00:30Z").unwrap().as_millis();
     let stop = CancellationToken::new();
-    let clock = Arc::new(Jumping {
-        now: AtomicI64::new(start),
-        // The last slot is delayed by up to ten minutes.
-        end: start + hours * 3_600_000 + 15 * 60_000,
-        metrics: std::sync::OnceLock::new(),
-        stop: stop.clone(),
-    });
+    // The last slot is delayed by up to ten minutes.
+    let clock = Arc::new(Jumping::new(start, start + hours * 3_600_000 + 15 * 60_000));
     let shared: Arc<dyn Clock> = Arc::<Jumping>::clone(&clock);
     let journal =
         SqliteJournal::open(dir.path(), Arc::clone(&shared), Redactor::default()).unwrap();
@@ -207,7 +163,7 @@ async fn simulate(hours: i64) {
         told: AtomicBool::new(false),
     };
     let metrics = Arc::new(Metrics::new(clock.now()));
-    clock.metrics.set(Arc::clone(&metrics)).unwrap();
+    clock.follow(Arc::clone(&metrics), stop.clone());
     let (_ask, asks) = tokio::sync::mpsc::channel(1);
     let before = memory();
     let (peak, sessions) = (Arc::new(AtomicU64::new(before)), Arc::new(AtomicU64::new(0)));

@@ -2,11 +2,13 @@
 
 mod alerts;
 mod alone;
+mod clock;
 mod courier;
 mod crashes;
 mod day;
 mod export;
 mod golden;
+mod soak;
 #[cfg(feature = "otel")]
 mod telemetry;
 
