@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lakeops::config::Settings;
+use lakeops::engine::parts::History as _;
 use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::SqliteJournal;
 use lakeops::journal::event::Event;
@@ -13,6 +14,7 @@ use lakeops::plan::Plan;
 use lakeops::plan::document::ForEach;
 use lakeops::postgres::{PgEndpoint, PgReader};
 use lakeops::tools::context::ReadHistory;
+use lakeops::tools::tool::HistoryRow;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
@@ -101,6 +103,11 @@ impl Eyes {
         let AnyTool::Read(tool) = Catalog::builtin().find(name).unwrap() else { panic!("{name}") };
         let output = self.with(async |cx| tool.read(cx, arguments).await).await;
         output.unwrap_or_else(|failure| panic!("{failure:?}")).value
+    }
+
+    async fn refusal(&self, name: &str, arguments: Value) -> Failure {
+        let AnyTool::Read(tool) = Catalog::builtin().find(name).unwrap() else { panic!("{name}") };
+        self.with(async |cx| tool.read(cx, arguments).await).await.unwrap_err()
     }
 
     async fn propose(&self, name: &str, arguments: Value) -> Result<ChangeSet, Failure> {
@@ -194,6 +201,43 @@ async fn a_row_that_changes_after_it_was_copied_stays_hot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_cold_row_is_left_out_in_silence() {
+    let endpoint = database("silence").await;
+    let crash = Crash::remembering(&archiving(), &endpoint);
+    std::fs::create_dir_all(crash.state()).unwrap();
+    let (before, _) = Eyes::new(&endpoint, &crash.state()).seen().await;
+    finished(&crash).await;
+    let eyes = Eyes::new(&endpoint, &crash.state());
+    // Copies that nobody sees, of batches that never left the table, and many more than are asked for.
+    let copy = |number: u32| HistoryRow {
+        table: "archived_rows".to_owned(),
+        row: json!({"source_table": "public.orders", "batch_id": "a", "row_key": format!("[\"{number}\"]"),
+            "row_hash": 1, "row": "{}"}),
+    };
+    eyes.history.archive("a", (0..200).map(copy).collect()).await.unwrap();
+    let asked = json!({ "table": "public.orders", "most_rows": 25 });
+    let found = eyes.read("read_unified_rows", asked).await;
+    let mut rows: Vec<_> =
+        found["rows"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    rows.sort();
+    assert_eq!((rows, &found["cold_rows"]), (before, &json!(15)));
+    let counted = json!({ "table": "public.orders", "count_only": true });
+    let found = eyes.read("read_unified_rows", counted.clone()).await;
+    assert_eq!((&found["hot_rows"], &found["cold_rows"]), (&json!(10), &json!(15)));
+    let few = json!({ "table": "public.orders", "most_rows": 24 });
+    assert_eq!(eyes.refusal("read_unified_rows", few).await.code, "archive::too_many_rows");
+    // Another history than the one that the rows are in.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let eyes = Eyes::new(&endpoint, elsewhere.path());
+    for arguments in [json!({ "table": "public.orders" }), counted] {
+        let failure = eyes.refusal("read_unified_rows", arguments).await;
+        assert_eq!(failure.code, "archive::copies_missing", "{failure}");
+    }
+    let whole = eyes.propose("restore_archived_data", json!({ "table": "public.orders" })).await;
+    assert_eq!(whole.unwrap_err().code, "archive::copies_missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_point_at_is_not_archived() {
     let endpoint = database("pointed").await;
     execute(
@@ -224,8 +268,6 @@ async fn what_others_point_at_is_not_archived() {
     assert_eq!(kinds, ["sql", "archive", "sql"]);
     // What cannot be named cannot be archived.
     execute(&endpoint, &["create table nameless (updated_at timestamptz)"]).await;
-    let reader = json!({"table": "public.nameless"});
-    let AnyTool::Read(tool) = Catalog::builtin().find("plan_archive").unwrap() else { panic!() };
-    let failure = eyes.with(async |cx| tool.read(cx, reader).await).await.unwrap_err();
+    let failure = eyes.refusal("plan_archive", json!({"table": "public.nameless"})).await;
     assert_eq!(failure.code, "archive::no_key");
 }

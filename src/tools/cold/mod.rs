@@ -9,9 +9,13 @@
 //! back is another version.
 
 mod batch;
+mod copies;
 mod table;
 
 pub(in crate::tools) use batch::{Batch, Bounds, archive, restore};
+pub(in crate::tools) use copies::{
+    BATCHES, BatchRow, batches, copies, counts, is_ready, missing,
+};
 pub(in crate::tools) use table::{COLUMNS, ColdTable, REFERENCES};
 
 use crate::kernel::SqlFile;

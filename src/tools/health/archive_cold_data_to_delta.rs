@@ -174,11 +174,7 @@ impl WriteTool for ArchiveColdData {
 /// Makes the table of batches where it is not there yet. It is the engine's own, like that of the keys: it
 /// stays, and whoever comes second does not need it any more.
 async fn prepare(cx: &ReadContext<'_>) -> Result<Vec<Change>, Failure> {
-    #[derive(Deserialize)]
-    struct Answer {
-        ready: bool,
-    }
-    if cx.pg.row::<Answer>(&READY, &[]).await?.ready {
+    if cold::is_ready(cx).await? {
         return Ok(Vec::new());
     }
     let why = "it says which archived rows are visible";

@@ -5,18 +5,25 @@
 //! Undo: nothing to undo.
 //!
 //! Which cold rows are visible is decided by the same statement that reads the hot ones, in one snapshot: a
-//! row that leaves the table meanwhile is seen on exactly one side.
+//! row that leaves the table meanwhile is seen on exactly one side. Nothing is left out in silence: more rows
+//! than asked for, a batch with fewer copies than rows that left with it, an archive that is not reached,
+//! each is a failure.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::kernel::{Bind, Failure, Query, Risk};
-use crate::tools::cold::{COLUMNS, ColdTable, REFERENCES};
+use crate::tools::cold::{self, BATCHES, BatchRow, COLUMNS, ColdTable, READY, REFERENCES};
 use crate::tools::context::ReadContext;
 use crate::tools::tool::{AnyTool, Family, Read, ReadTool, ToolMeta};
 
 pub(super) static TOOL: AnyTool = AnyTool::Read(&Read(ReadUnifiedRows));
+
+/// How often it looks again when batches became visible while the archive was read.
+const MOST_LOOKS: usize = 5;
 
 struct ReadUnifiedRows;
 
@@ -26,7 +33,7 @@ struct ReadUnifiedRows;
 struct Params {
     /// The table, as `schema.name`.
     table: String,
-    /// More rows than this, hot or cold, are refused.
+    /// More rows than this, hot and cold together, are refused; counting them has no limit.
     #[serde(default = "ten_thousand")]
     most_rows: u64,
     /// Only counts them.
@@ -56,9 +63,9 @@ impl ReadTool for ReadUnifiedRows {
         name: "read_unified_rows",
         family: Family::Health,
         risk: Risk::Low,
-        revision: 1,
+        revision: 2,
         summary: "Reads hot and archived rows of a table as one, each row once",
-        sql: &[&COLUMNS, &REFERENCES],
+        sql: &[&COLUMNS, &REFERENCES, &READY, &BATCHES],
         secrets: &[],
     };
     type Params = Params;
@@ -66,66 +73,224 @@ impl ReadTool for ReadUnifiedRows {
 
     async fn read(&self, cx: &ReadContext<'_>, params: Params) -> Result<Output, Failure> {
         let table = ColdTable::look(cx, &params.table).await?;
-        // Copies are never removed, so whatever becomes visible meanwhile is among those read after it.
-        let found = look(cx, &table, params.most_rows).await?;
-        let is_cold = |row: &&Value| row["cold"] == Value::Bool(true);
-        let cold = found.iter().filter(is_cold).count();
-        let rows = if params.count_only {
-            Vec::new()
-        } else {
-            found.iter().map(|row| row["row"].clone()).collect()
-        };
-        let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
-        Ok(Output {
-            table: table.plain(),
-            hot_rows: count(found.len() - cold),
-            cold_rows: count(cold),
-            rows,
-        })
+        if params.count_only {
+            return count(cx, &table).await;
+        }
+        // Copies are never removed, so what becomes visible meanwhile is found by looking again.
+        for _ in 0..MOST_LOOKS {
+            if let Some(found) = look(cx, &table, params.most_rows).await? {
+                return Ok(found);
+            }
+        }
+        let text = format!("batches of `{}` became visible each time it was read", table.plain());
+        Err(Failure::transient("archive::in_motion", text)
+            .with_help("rows are being archived: ask again, or `count_only`"))
     }
 }
 
-async fn look(cx: &ReadContext<'_>, table: &ColdTable, most: u64) -> Result<Vec<Value>, Failure> {
-    let copies = copies(cx, table, most).await?;
+/// Counts hot rows and those of visible batches in one snapshot, and holds the archive against it.
+async fn count(cx: &ReadContext<'_>, table: &ColdTable) -> Result<Output, Failure> {
+    #[derive(Deserialize)]
+    struct Seen {
+        hot: u64,
+        batches: Vec<BatchRow>,
+    }
     let name = &table.name;
-    let hot = format!("select pg_catalog.to_jsonb(hot) as row, false as cold from {name} as hot");
-    let (text, binds) = if copies.is_empty() {
-        (format!("select * from ({hot}) as hot limit {}", most + 1), Vec::new())
-    } else {
+    let query = if cold::is_ready(cx).await? {
         let text = format!(
-            "select * from ({hot} union all select pg_catalog.to_jsonb(back), true \
-             from pg_catalog.jsonb_array_elements($1::jsonb) as copy (item) \
-             join lakeops.archived_batch as b on b.batch_id = copy.item ->> 'batch_id' \
-             cross join lateral pg_catalog.jsonb_populate_record(\
-             null::{name}, (copy.item ->> 'row')::jsonb) as back \
-             where b.restored_at is null and b.source_table = $2 \
-             and copy.item ->> 'row_key' <> all (b.kept_hot)) as hot limit {}",
-            most + 1
+            "select pg_catalog.count(*) as hot, (select coalesce(pg_catalog.jsonb_agg(\
+             pg_catalog.to_jsonb(b)), '[]'::jsonb) from lakeops.archived_batch as b \
+             where b.source_table = $1::text and b.restored_at is null) as batches from {name}"
         );
-        (text, vec![Bind::Json(json!(copies)), Bind::Text(table.plain())])
+        Query::with_binds(text, vec![Bind::Text(table.plain())])
+    } else {
+        Query::new(format!("select pg_catalog.count(*) as hot, '[]'::jsonb as batches from {name}"))
     };
-    let found = cx.pg.query("hot and cold rows", &Query::with_binds(text, binds)).await?;
-    if u64::try_from(found.len()).is_ok_and(|count| count > most) {
+    let found = cx.pg.query("hot and cold rows", &query).await?;
+    let seen: Seen = found.into_iter().next().map_or_else(
+        || Ok(Seen { hot: 0, batches: Vec::new() }),
+        |row| {
+            serde_json::from_value(row)
+                .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
+        },
+    )?;
+    if !seen.batches.is_empty() {
+        check_counts(&seen.batches, &cold::counts(cx, table).await?)?;
+    }
+    Ok(Output {
+        table: table.plain(),
+        hot_rows: seen.hot,
+        cold_rows: seen.batches.iter().map(|batch| batch.rows).sum(),
+        rows: Vec::new(),
+    })
+}
+
+/// A batch has a copy of each row that left with it. Rows that stayed may have one, too.
+fn check_counts(batches: &[BatchRow], copies: &BTreeMap<String, u64>) -> Result<(), Failure> {
+    for batch in batches {
+        let found = copies.get(&batch.batch_id).copied().unwrap_or(0);
+        let most = batch.rows.saturating_add(u64::try_from(batch.kept_hot.len()).unwrap_or(0));
+        if !(batch.rows..=most).contains(&found) {
+            return Err(cold::missing(&batch.batch_id, found, batch.rows));
+        }
+    }
+    Ok(())
+}
+
+/// What the statement that decides says: rows, hot ones without a batch, and the batches that it saw.
+#[derive(Deserialize)]
+struct Line {
+    row: Option<Value>,
+    batch: Option<String>,
+    rows: Option<u64>,
+}
+
+/// Reads the archive, then the table and what is visible. `None`: a batch became visible in between.
+async fn look(
+    cx: &ReadContext<'_>,
+    table: &ColdTable,
+    most: u64,
+) -> Result<Option<Output>, Failure> {
+    let batches = cold::batches(cx, table).await?;
+    if batches.iter().map(|batch| batch.rows).sum::<u64>() > most {
         return Err(too_many(table, most));
     }
-    Ok(found)
+    let copies = if batches.is_empty() { Vec::new() } else { cold::copies(cx, &batches).await? };
+    let query = if cold::is_ready(cx).await? {
+        let copies: Vec<_> = copies
+            .iter()
+            .map(|copy| json!({ "batch_id": copy.batch_id, "row_key": copy.row_key, "row": copy.row }))
+            .collect();
+        Query::with_binds(both(table, most), vec![Bind::Json(json!(copies)), Bind::Text(table.plain())])
+    } else {
+        Query::new(hot(table, most))
+    };
+    let found = cx.pg.query("hot and cold rows", &query).await?;
+    let read = |row| {
+        serde_json::from_value::<Line>(row)
+            .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
+    };
+    let lines = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(match sort(lines, &batches)? {
+        Some(sorted) if sorted.total() > most => return Err(too_many(table, most)),
+        Some(sorted) => Some(Output {
+            table: table.plain(),
+            hot_rows: sorted.hot,
+            cold_rows: sorted.cold,
+            rows: sorted.rows,
+        }),
+        None => None,
+    })
 }
 
-/// All copies of the table's rows, visible or not.
-async fn copies(cx: &ReadContext<'_>, table: &ColdTable, most: u64) -> Result<Vec<Value>, Failure> {
-    if cx.history.is_none() {
-        return Ok(Vec::new());
+fn hot(table: &ColdTable, most: u64) -> String {
+    format!(
+        "select pg_catalog.to_jsonb(hot) as row, null::text as batch, null::int8 as rows \
+         from (select * from {} limit {}) as hot",
+        table.name,
+        most.saturating_add(1)
+    )
+}
+
+fn both(table: &ColdTable, most: u64) -> String {
+    format!(
+        "{} union all select pg_catalog.to_jsonb(back), b.batch_id, null::int8 \
+         from pg_catalog.jsonb_array_elements($1::jsonb) as copy (item) \
+         join lakeops.archived_batch as b on b.batch_id = copy.item ->> 'batch_id' \
+         cross join lateral pg_catalog.jsonb_populate_record(\
+         null::{}, (copy.item ->> 'row')::jsonb) as back \
+         where b.restored_at is null and b.source_table = $2 \
+         and copy.item ->> 'row_key' <> all (b.kept_hot) \
+         union all select null::jsonb, b.batch_id, b.rows from lakeops.archived_batch as b \
+         where b.restored_at is null and b.source_table = $2",
+        hot(table, most),
+        table.name
+    )
+}
+
+#[derive(Default)]
+struct Sorted {
+    rows: Vec<Value>,
+    hot: u64,
+    cold: u64,
+}
+
+impl Sorted {
+    const fn total(&self) -> u64 {
+        self.hot.saturating_add(self.cold)
     }
-    let text = format!(
-        "select batch_id, row_key, row from archived_rows where source_table = $1 limit {}",
-        most.saturating_mul(4)
-    );
-    let query = Query::with_binds(text, vec![Bind::Text(table.plain())]);
-    cx.history()?.query(&query).await
+}
+
+/// Rows of both sides, when every batch that the statement saw was read before it, and has all its rows.
+fn sort(lines: Vec<Line>, read: &[BatchRow]) -> Result<Option<Sorted>, Failure> {
+    let (mut sorted, mut seen) = (Sorted::default(), Vec::new());
+    let mut cold: BTreeMap<String, u64> = BTreeMap::new();
+    for Line { row, batch, rows } in lines {
+        match (row, batch, rows) {
+            (None, Some(batch), Some(rows)) => seen.push((batch, rows)),
+            (Some(row), Some(batch), _) => {
+                *cold.entry(batch).or_default() += 1;
+                sorted.cold += 1;
+                sorted.rows.push(row);
+            }
+            (row, _, _) => {
+                sorted.hot += 1;
+                sorted.rows.extend(row);
+            }
+        }
+    }
+    if !seen.iter().all(|(id, _)| read.iter().any(|batch| batch.batch_id == *id)) {
+        return Ok(None);
+    }
+    for (id, rows) in seen {
+        let found = cold.get(&id).copied().unwrap_or(0);
+        if found != rows {
+            return Err(cold::missing(&id, found, rows));
+        }
+    }
+    Ok(Some(sorted))
 }
 
 fn too_many(table: &ColdTable, most: u64) -> Failure {
     let text = format!("`{}` has more than {most} rows, hot and cold", table.plain());
     Failure::permanent("archive::too_many_rows", text)
         .with_help("raise `most_rows`, or query the archive: `lakeops history query`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(id: &str, rows: u64, kept: &[&str]) -> BatchRow {
+        let kept_hot = kept.iter().map(|key| (*key).to_owned()).collect();
+        BatchRow { batch_id: id.to_owned(), rows, kept_hot }
+    }
+
+    fn line(row: Option<u64>, batch: Option<&str>, rows: Option<u64>) -> Line {
+        Line { row: row.map(Value::from), batch: batch.map(str::to_owned), rows }
+    }
+
+    #[test]
+    fn nothing_is_left_out_in_silence() {
+        let read = [batch("a", 2, &[])];
+        let lines = || vec![line(Some(1), None, None), line(None, Some("a"), Some(2))];
+        let mut whole = lines();
+        whole.extend([line(Some(2), Some("a"), None), line(Some(3), Some("a"), None)]);
+        let sorted = sort(whole, &read).unwrap().unwrap();
+        assert_eq!((sorted.hot, sorted.cold, sorted.rows.len()), (1, 2, 3));
+        assert_eq!(sort(lines(), &read).err().unwrap().code, "archive::copies_missing");
+        let mut later = lines();
+        later.push(line(None, Some("b"), Some(1)));
+        assert!(sort(later, &read).unwrap().is_none(), "it became visible after it was looked for");
+        // What was restored in between is hot again, and its copies are not shown.
+        assert!(sort(vec![line(Some(1), None, None)], &read).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_count_is_held_against_the_archive() {
+        let copies: BTreeMap<_, _> = [("a".to_owned(), 3)].into();
+        assert!(check_counts(&[batch("a", 2, &["k"])], &copies).is_ok());
+        assert!(check_counts(&[batch("a", 2, &[])], &copies).is_err());
+        assert!(check_counts(&[batch("b", 1, &[])], &copies).is_err());
+    }
 }

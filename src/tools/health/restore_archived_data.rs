@@ -10,16 +10,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Bind, ChangeSet, Failure, Query, Risk, SqlFile};
-use crate::sql_file;
-use crate::tools::cold::{COLUMNS, ColdTable, READY, REFERENCES, restore};
+use crate::kernel::{ChangeSet, Failure, Risk};
+use crate::tools::cold::{self, BATCHES, COLUMNS, ColdTable, READY, REFERENCES};
 use crate::tools::context::ReadContext;
 use crate::tools::tool::{AnyTool, Family, Settled, ToolMeta, Write, WriteTool};
 
 pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(RestoreArchivedData));
-
-/// The batches of a table that are in the archive.
-pub(super) static BATCHES: SqlFile = sql_file!("health/restore_archived_data.batches");
 
 struct RestoreArchivedData;
 
@@ -50,15 +46,6 @@ struct Output {
     batches: Vec<String>,
 }
 
-/// A batch as the target knows it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct BatchRow {
-    /// Its name.
-    pub(super) batch_id: String,
-    /// The keys of rows that stayed hot.
-    pub(super) kept_hot: Vec<String>,
-}
-
 impl WriteTool for RestoreArchivedData {
     const META: ToolMeta = ToolMeta {
         name: "restore_archived_data",
@@ -74,7 +61,7 @@ impl WriteTool for RestoreArchivedData {
 
     async fn propose(&self, cx: &ReadContext<'_>, params: Params) -> Result<ChangeSet, Failure> {
         let table = ColdTable::look(cx, &params.table).await?;
-        let mut batches = batches(cx, &table).await?;
+        let mut batches = cold::batches(cx, &table).await?;
         if let Some(wanted) = &params.batches {
             if let Some(unknown) =
                 wanted.iter().find(|id| !batches.iter().any(|batch| batch.batch_id == **id))
@@ -88,8 +75,9 @@ impl WriteTool for RestoreArchivedData {
         batches.truncate(params.most_batches);
         let mut changes = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let rows = cold_rows(cx, batch).await?;
-            changes.push(restore(&table, &batch.batch_id, &rows));
+            let copies = cold::copies(cx, std::slice::from_ref(batch)).await?;
+            let rows: Vec<_> = copies.into_iter().map(|copy| copy.row).collect();
+            changes.push(cold::restore(&table, &batch.batch_id, &rows));
         }
         Ok(ChangeSet::new(changes))
     }
@@ -104,42 +92,4 @@ impl WriteTool for RestoreArchivedData {
             batches: done.iter().copied().filter_map(|settled| name(&settled)).collect(),
         }
     }
-}
-
-/// The batches of a table that are in the archive, the newest first.
-pub(super) async fn batches(
-    cx: &ReadContext<'_>,
-    table: &ColdTable,
-) -> Result<Vec<BatchRow>, Failure> {
-    #[derive(Deserialize)]
-    struct Answer {
-        ready: bool,
-    }
-    if !cx.pg.row::<Answer>(&READY, &[]).await?.ready {
-        return Ok(Vec::new());
-    }
-    Ok(cx.pg.rows(&BATCHES, &[Bind::Text(table.plain())]).await?)
-}
-
-/// The rows of a batch that left their table, as JSON texts.
-pub(super) async fn cold_rows(
-    cx: &ReadContext<'_>,
-    batch: &BatchRow,
-) -> Result<Vec<String>, Failure> {
-    #[derive(Deserialize)]
-    struct Cold {
-        row_key: String,
-        row: String,
-    }
-    let text = "select row_key, row from archived_rows where batch_id = $1 order by row_key";
-    let query = Query::with_binds(text, vec![Bind::Text(batch.batch_id.clone())]);
-    let mut rows = Vec::new();
-    for row in cx.history()?.query(&query).await? {
-        let cold: Cold = serde_json::from_value(row)
-            .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))?;
-        if !batch.kept_hot.contains(&cold.row_key) {
-            rows.push(cold.row);
-        }
-    }
-    Ok(rows)
 }
