@@ -373,7 +373,9 @@ pub const TABLES: &[TableDef] = &[
             id: cost_id;
             text: endpoint_id team;
             float: compute_hours storage_gib_hours cost;
-            text: currency;
+            text: currency sku_name usage_unit;
+            float: usage_quantity;
+            json: tags;
             time: period_end;
             at: period_start;
         },

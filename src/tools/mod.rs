@@ -15,6 +15,7 @@ mod collection;
 mod connection_state;
 pub mod context;
 mod core;
+mod cost;
 mod health;
 mod health_state;
 mod index_state;

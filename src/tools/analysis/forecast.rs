@@ -349,7 +349,7 @@ fn weekday(day: f64) -> usize {
 }
 
 /// A standard deviation that wild points do not move.
-fn deviation(values: &[f64]) -> f64 {
+pub(super) fn deviation(values: &[f64]) -> f64 {
     let middle = median(&mut values.to_vec());
     SCALE * median(&mut values.iter().map(|value| (value - middle).abs()).collect::<Vec<_>>())
 }
@@ -363,7 +363,7 @@ fn trimmed(values: &[f64]) -> f64 {
     0.8 / 0.54 * kept.iter().sum::<f64>() / as_f64(kept.len().max(1))
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(super) fn median(values: &mut [f64]) -> f64 {
     quantile(values, 0.5)
 }
 

@@ -1,6 +1,7 @@
 //! Pure logic that several tools share. Nothing here talks to a server.
 
 pub mod alert;
+pub mod anomaly;
 pub mod autovacuum;
 pub mod bloat;
 pub mod counters;

@@ -12,6 +12,7 @@ mod read_unified_rows;
 mod record_healing;
 mod restore_archived_data;
 mod terminate_idle_connections;
+mod track_cost_attribution;
 mod validate_sync_completeness;
 mod validate_sync_integrity;
 
@@ -31,6 +32,7 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &record_healing::TOOL,
     &restore_archived_data::TOOL,
     &terminate_idle_connections::TOOL,
+    &track_cost_attribution::TOOL,
     &validate_sync_completeness::TOOL,
     &validate_sync_integrity::TOOL,
 ];

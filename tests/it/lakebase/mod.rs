@@ -3,6 +3,7 @@
 
 mod advice;
 mod client;
+mod cost;
 mod databases;
 mod governance;
 mod killing;
