@@ -19,21 +19,12 @@ pub(super) async fn table(
     hot: HotTables<'_>,
     (schema, table): (&str, &str),
 ) -> Result<Arc<dyn TableProvider>, HistoryError> {
-    let name = QualifiedName::new(schema, table);
-    let plain = name.plain();
-    let failed = |error: PgError| HistoryError::Postgres {
-        table: plain.clone(),
-        source: Box::new(error.into()),
-    };
-    let whole = format!("select * from {name}");
-    let described = hot.reader.describe(&plain, &whole).await.map_err(failed)?;
-    let columns: Vec<Hot> =
-        described.columns.iter().map(|(name, kind)| Hot::of(name, kind)).collect();
+    let (name, plain, columns) = described(hot, (schema, table)).await?;
     let query = Query::with_binds(
         format!("select {} from {name} limit $1", list(&columns)),
         vec![Bind::Int(i64::try_from(hot.most_rows).unwrap_or(i64::MAX).saturating_add(1))],
     );
-    let rows = hot.reader.query(&plain, &query).await.map_err(failed)?;
+    let rows = hot.reader.query(&plain, &query).await.map_err(|error| failed(&plain, error))?;
     if u64::try_from(rows.len()).is_ok_and(|found| found > hot.most_rows) {
         let why =
             format!("`{PG}.{plain}` has more than {} rows", hot.most_rows, PG = super::query::PG);
@@ -41,10 +32,56 @@ pub(super) async fn table(
                     `lakeops sql run`";
         return Err(HistoryError::refused(why, help));
     }
+    in_memory(&plain, &columns, &rows)
+}
+
+/// Hot and archived rows of a table, in memory. They are columns of the same types as those of [`table`].
+pub(super) async fn unified(
+    hot: HotTables<'_>,
+    (schema, table): (&str, &str),
+) -> Result<Arc<dyn TableProvider>, HistoryError> {
+    let (name, plain, columns) = described(hot, (schema, table)).await?;
+    let rows = hot.unified.rows(&name.to_string(), hot.most_rows).await.map_err(|source| {
+        HistoryError::Postgres { table: plain.clone(), source: Box::new(source) }
+    })?;
+    // The server reads its own JSON again, so that a value looks the same from both sides.
+    let query = Query::with_binds(
+        format!(
+            "select {} from pg_catalog.jsonb_populate_recordset(null::{name}, $1::jsonb) as both_sides",
+            list(&columns)
+        ),
+        vec![Bind::Json(Value::Array(rows))],
+    );
+    let rows = hot.reader.query(&plain, &query).await.map_err(|error| failed(&plain, error))?;
+    in_memory(&plain, &columns, &rows)
+}
+
+/// A table's name, the same for people, and its columns.
+async fn described(
+    hot: HotTables<'_>,
+    (schema, table): (&str, &str),
+) -> Result<(QualifiedName, String, Vec<Hot>), HistoryError> {
+    let name = QualifiedName::new(schema, table);
+    let (plain, whole) = (name.plain(), format!("select * from {name}"));
+    let described =
+        hot.reader.describe(&plain, &whole).await.map_err(|error| failed(&plain, error))?;
+    let columns = described.columns.iter().map(|(name, kind)| Hot::of(name, kind)).collect();
+    Ok((name, plain, columns))
+}
+
+fn failed(table: &str, error: PgError) -> HistoryError {
+    HistoryError::Postgres { table: table.to_owned(), source: Box::new(error.into()) }
+}
+
+fn in_memory(
+    table: &str,
+    columns: &[Hot],
+    rows: &[Value],
+) -> Result<Arc<dyn TableProvider>, HistoryError> {
     let schema: SchemaRef =
         Arc::new(Schema::new(columns.iter().map(Hot::field).collect::<Vec<_>>()));
-    let batches = batches(&schema, &rows)
-        .map_err(|source| HistoryError::Batch { table: plain.clone(), source })?;
+    let batches = batches(&schema, rows)
+        .map_err(|source| HistoryError::Batch { table: table.to_owned(), source })?;
     Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
 }
 

@@ -27,6 +27,6 @@ pub use delta::Moment;
 pub use error::HistoryError;
 pub use facts::{TableFacts, facts};
 pub use location::Location;
-pub use query::{HotTables, Travel, answer, names_postgres};
+pub use query::{HotTables, Travel, UnifiedRows, answer, names_postgres};
 pub use row::check;
 pub use writer::{Appended, HistoryWriter};

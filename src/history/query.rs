@@ -11,6 +11,7 @@ use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::datafusion::sql::parser::Statement;
 use deltalake::datafusion::sql::sqlparser::ast;
 use deltalake::datafusion::{catalog, logical_expr};
+use serde_json::Value;
 
 use super::answer::Answer;
 use super::delta::{self, Moment};
@@ -19,11 +20,14 @@ use super::hot;
 use super::location::Location;
 use super::schema::TableDef;
 use super::{batch, row, tables};
-use crate::kernel::{Bind, Query, Timestamp};
+use crate::kernel::{Bind, BoxFuture, Failure, Query, Timestamp};
 use crate::postgres::PgReader;
 
 /// The catalog under which tables of PostgreSQL are named: `pg.public.orders`.
 pub(super) const PG: &str = "pg";
+
+/// The catalog under which hot and archived rows of a table are one: `unified.public.orders`.
+pub(super) const UNIFIED: &str = "unified";
 
 /// Which state of a table is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +53,23 @@ impl Travel {
     }
 }
 
+/// Reads hot and archived rows of a table, each once.
+pub trait UnifiedRows: Send + Sync {
+    /// The rows as objects. More than `most_rows` is a failure, and so is a cold row that is not found.
+    fn rows<'a>(
+        &'a self,
+        table: &'a str,
+        most_rows: u64,
+    ) -> BoxFuture<'a, Result<Vec<Value>, Failure>>;
+}
+
 /// Where the rows of PostgreSQL come from.
 #[derive(Clone, Copy)]
 pub struct HotTables<'a> {
     /// The database.
     pub reader: &'a PgReader,
+    /// What reads hot and archived rows as one.
+    pub unified: &'a dyn UnifiedRows,
     /// A table with more rows is refused.
     pub most_rows: u64,
 }
@@ -93,7 +109,8 @@ pub fn names_postgres(sql: &str) -> Result<bool, HistoryError> {
     let state = SessionContext::new().state();
     let statement = state.sql_to_statement(sql, &Dialect::PostgreSQL)?;
     let references = state.resolve_table_references(&statement)?;
-    Ok(references.iter().any(|reference| reference.catalog() == Some(PG)))
+    let is_there = |catalog: &str| catalog == PG || catalog == UNIFIED;
+    Ok(references.iter().filter_map(TableReference::catalog).any(is_there))
 }
 
 /// Only what asks is let through.
@@ -119,14 +136,20 @@ async fn register(
     (travels, hot): (&[Travel], Option<HotTables<'_>>),
 ) -> Result<(), HistoryError> {
     match reference {
-        TableReference::Full { catalog, schema, table } if &**catalog == PG => {
+        TableReference::Full { catalog, schema, table }
+            if &**catalog == PG || &**catalog == UNIFIED =>
+        {
             let Some(hot) = hot else {
                 let why =
                     format!("`{reference}` is a table of PostgreSQL, and none is reached here");
                 return Err(HistoryError::refused(why, "name a connection: `--connection NAME`"));
             };
-            let provider = hot::table(hot, (schema, table)).await?;
-            register_hot(session, (schema, table), provider)
+            let provider = if &**catalog == PG {
+                hot::table(hot, (schema, table)).await?
+            } else {
+                hot::unified(hot, (schema, table)).await?
+            };
+            register_hot(session, (catalog, schema, table), provider)
         }
         TableReference::Bare { table } => {
             let known = known(table)?;
@@ -135,8 +158,8 @@ async fn register(
             Ok(())
         }
         TableReference::Partial { .. } | TableReference::Full { .. } => {
-            let help = "write `pg.SCHEMA.TABLE` for a table of PostgreSQL, and the bare name for one \
-                        of the history";
+            let help = "write `pg.SCHEMA.TABLE` for a table of PostgreSQL, `unified.SCHEMA.TABLE` for \
+                        its hot and archived rows, and the bare name for one of the history";
             Err(HistoryError::refused(format!("no table is called `{reference}`"), help))
         }
     }
@@ -158,14 +181,14 @@ fn known(name: &str) -> Result<&'static TableDef, HistoryError> {
 
 fn register_hot(
     session: &SessionContext,
-    (schema, table): (&str, &str),
+    (catalog, schema, table): (&str, &str, &str),
     provider: Arc<dyn TableProvider>,
 ) -> Result<(), HistoryError> {
     use catalog::{MemoryCatalogProvider, MemorySchemaProvider};
-    if session.catalog(PG).is_none() {
-        session.register_catalog(PG, Arc::new(MemoryCatalogProvider::new()));
+    if session.catalog(catalog).is_none() {
+        session.register_catalog(catalog, Arc::new(MemoryCatalogProvider::new()));
     }
-    let Some(pg) = session.catalog(PG) else { return Ok(()) };
+    let Some(pg) = session.catalog(catalog) else { return Ok(()) };
     let found = if let Some(found) = pg.schema(schema) {
         found
     } else {

@@ -18,6 +18,7 @@ use lakeops::tools::tool::HistoryRow;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
+use crate::cli::Project;
 use crate::engine::kit::{plan, step, tool};
 use crate::harness::crash::{Crash, End};
 use crate::harness::{execute, postgres, value};
@@ -206,7 +207,19 @@ async fn no_cold_row_is_left_out_in_silence() {
     let crash = Crash::remembering(&archiving(), &endpoint);
     std::fs::create_dir_all(crash.state()).unwrap();
     let (before, _) = Eyes::new(&endpoint, &crash.state()).seen().await;
+    let all = |source: &str| {
+        let mut project = Project::new();
+        project.url = Some(endpoint.to_url().expose().clone());
+        let state = crash.state().display().to_string();
+        let sql = format!("select * from {source}.public.orders order by id");
+        project.json(&["--state", &state, "history", "query", &sql])
+    };
+    let hot = all("pg");
+    assert_eq!(hot.as_array().unwrap().len(), 25);
     finished(&crash).await;
+    // One query sees both sides, to the last digit that the table itself shows there.
+    assert_eq!(all("pg").as_array().unwrap().len(), 10);
+    assert_eq!(all("unified"), hot);
     let eyes = Eyes::new(&endpoint, &crash.state());
     // Copies that nobody sees, of batches that never left the table, and many more than are asked for.
     let copy = |number: u32| HistoryRow {

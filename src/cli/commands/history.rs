@@ -1,6 +1,7 @@
 //! `lakeops history`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -12,14 +13,18 @@ use crate::cli::library;
 use crate::cli::output::Format;
 use crate::cli::places::Selected;
 use crate::cli::session::Session;
+use crate::config::Settings;
 use crate::history::schema::Kept;
-use crate::history::{self, Answer, FileForm, HotTables, TableFacts, Travel, tables};
-use crate::kernel::{Bind, Failure, Query, Span, Target, Timestamp};
+use crate::history::{
+    self, Answer, FileForm, HistoryWriter, HotTables, TableFacts, Travel, UnifiedRows, tables,
+};
+use crate::kernel::{Bind, BoxFuture, Clock, Failure, Query, Span, Target, Timestamp};
+use crate::lakebase::ReadApi;
 use crate::postgres::PgReader;
 use crate::report::chart::{Point, chart};
 use crate::report::table::table;
-use crate::tools::Catalog;
-use crate::tools::context::Places as _;
+use crate::tools::context::{Places as _, ReadHistory};
+use crate::tools::{AnyTool, Catalog, ReadContext};
 
 /// Ask what was measured and done, and look after its files
 ///
@@ -33,7 +38,8 @@ Examples:
   lakeops history query \"select metric_name, max(metric_value) from lakebase_metrics group by 1\"
   lakeops history chart connection_utilization --since 24h
   lakeops history query \"select * from audit\" --at 2026-11-22T10:00:00Z --to audit.parquet
-  lakeops history query \"select * from vacuum_history v join pg.public.teams t using (table_name)\"")]
+  lakeops history query \"select * from vacuum_history v join pg.public.teams t using (table_name)\"
+  lakeops history query \"select count(*) from unified.public.orders where updated_at < '2026-01-01'\"")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -49,7 +55,8 @@ enum Verb {
     /// Run one query over all tables
     ///
     /// The SQL is that of `DataFusion`, close to PostgreSQL's. `pg.SCHEMA.TABLE` is a table of the
-    /// selected connection. Nothing but a query is accepted.
+    /// selected connection, `unified.SCHEMA.TABLE` the same with the rows that were archived from it.
+    /// Nothing but a query is accepted.
     Query(QueryArgs),
     /// Draw a metric over time
     ///
@@ -91,7 +98,7 @@ struct QueryArgs {
     /// Write the rows into a file; its ending says how: .parquet, .csv, .json, .jsonl
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// The most rows that a table of PostgreSQL may have
+    /// The most rows that a table of PostgreSQL may have, archived ones included
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pg_rows: u64,
     /// Where tables of PostgreSQL are: project/branch or project/branch/database
@@ -227,7 +234,19 @@ async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError>
     let answer = if history::names_postgres(&args.sql)? {
         let selected = Selected::open(session, &target, false, "lakeops:history").await?;
         let reader = selected.reader_at(&target);
-        let hot = HotTables { reader: &reader, most_rows: args.pg_rows };
+        let workspace = selected.workspace();
+        let unified = BothSides {
+            reader: &reader,
+            settings: session.config.settings_for(&target),
+            target: &target,
+            clock: session.shell.clock.as_ref(),
+            workspace: workspace.as_deref().map(|workspace| -> &dyn ReadApi { workspace }),
+            history: match session.existing_journal()? {
+                Some(_) => Some(session.history()?),
+                None => None,
+            },
+        };
+        let hot = HotTables { reader: &reader, unified: &unified, most_rows: args.pg_rows };
         let answer = history::answer(&location, &query, &travels, Some(hot)).await;
         reader.close().await;
         answer?
@@ -244,6 +263,44 @@ async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError>
     }
     Ok(Exit::Done)
 }
+
+/// Reads hot and archived rows by the tool that does, on the session of the query.
+struct BothSides<'a> {
+    reader: &'a PgReader,
+    settings: Settings,
+    target: &'a Target,
+    clock: &'a dyn Clock,
+    workspace: Option<&'a dyn ReadApi>,
+    history: Option<Arc<HistoryWriter>>,
+}
+
+impl UnifiedRows for BothSides<'_> {
+    fn rows<'a>(
+        &'a self,
+        table: &'a str,
+        most_rows: u64,
+    ) -> BoxFuture<'a, Result<Vec<Value>, Failure>> {
+        Box::pin(async move {
+            let Some(AnyTool::Read(tool)) = Catalog::builtin().find(UNIFIED) else {
+                let text = format!("there is no tool `{UNIFIED}`");
+                return Err(Failure::permanent("history::no_tool", text));
+            };
+            let cx = ReadContext {
+                workspace: self.workspace,
+                history: self.history.as_deref().map(|history| history as &dyn ReadHistory),
+                ..ReadContext::new(self.reader, self.clock, &self.settings, self.target)
+            };
+            let asked = json!({ "table": table, "most_rows": most_rows });
+            let mut found = tool.read(&cx, asked).await?.value;
+            match found["rows"].take() {
+                Value::Array(rows) => Ok(rows),
+                _ => Ok(Vec::new()),
+            }
+        })
+    }
+}
+
+const UNIFIED: &str = "read_unified_rows";
 
 async fn draw(session: &Session<'_>, args: ChartArgs) -> Result<Exit, CliError> {
     let query = match (args.sql, args.metric) {

@@ -124,10 +124,13 @@ async fn run(
         make(service, call, (Securable::Catalog, &name), (only_if_missing, Map::new()))?;
         return Ok(Answer::default());
     }
-    let syntax = |error| ApiError::new(400, "BAD_REQUEST", format!("[PARSE_SYNTAX_ERROR] {error}"));
-    let mut parsed = parse(text).map_err(|error| syntax(error.to_string()))?;
+    if let Some(view) = create_view(text) {
+        make_view(service, call, &view?)?;
+        return Ok(Answer::default());
+    }
+    let mut parsed = parse(text).map_err(|error| syntax(&error))?;
     let (Some(statement), true) = (parsed.pop(), parsed.is_empty()) else {
-        return Err(syntax("exactly one statement is expected".to_owned()));
+        return Err(syntax("exactly one statement is expected"));
     };
     match statement {
         Statement::Query(_) => Box::pin(query(service, text, parameters)).await,
@@ -155,6 +158,10 @@ async fn run(
         }
         _ => Err(refused(text)),
     }
+}
+
+fn syntax(error: impl std::fmt::Display) -> ApiError {
+    ApiError::new(400, "BAD_REQUEST", format!("[PARSE_SYNTAX_ERROR] {error}"))
 }
 
 /// The dialect of Databricks does not know `using delta`; that of Spark does.
@@ -221,6 +228,76 @@ fn drop_one(
     }
 }
 
+/// A view that a statement makes.
+#[derive(Debug, PartialEq, Eq)]
+struct NewView {
+    name: String,
+    replaces: bool,
+    only_if_missing: bool,
+    comment: Option<String>,
+    query: String,
+}
+
+/// Makes a view, or puts another in its place. Its query is kept and not looked at: nothing lies behind.
+fn make_view(service: &Service, call: &Call, view: &NewView) -> Result<(), ApiError> {
+    let mut info = Map::new();
+    info.insert("table_type".to_owned(), json!("VIEW"));
+    info.insert("view_definition".to_owned(), json!(view.query));
+    if let Some(comment) = &view.comment {
+        info.insert("comment".to_owned(), json!(comment));
+    }
+    if view.replaces {
+        drop_one(service, (Securable::Table, &view.name), (true, false))?;
+    }
+    make(service, call, (Securable::Table, &view.name), (view.only_if_missing, info))
+}
+
+/// `create [or replace] view [if not exists] name [comment 'text'] as query`: the parser does not know the
+/// comment. `None`: it is another statement.
+fn create_view(text: &str) -> Option<Result<NewView, ApiError>> {
+    let mut rest = word(text, "create")?;
+    let replaces = word(rest, "or").and_then(|rest| word(rest, "replace"));
+    rest = replaces.unwrap_or(rest);
+    rest = word(rest, "view")?;
+    let if_missing = word(rest, "if").and_then(|rest| word(word(rest, "not")?, "exists"));
+    rest = if_missing.unwrap_or(rest).trim_start();
+    let end = rest.find(char::is_whitespace)?;
+    let (name, mut rest) = rest.split_at(end);
+    let mut comment = None;
+    if let Some(after) = word(rest, "comment").and_then(|rest| rest.strip_prefix('\'')) {
+        let Some((text, after)) = after.split_once('\'') else {
+            return Some(Err(syntax("the comment does not end")));
+        };
+        comment = Some(text.to_owned());
+        rest = after;
+    }
+    let Some(query) = word(rest, "as") else {
+        return Some(Err(syntax("a view has a query: AS SELECT …")));
+    };
+    let query = query.trim().trim_end_matches(';');
+    let parsed = parse(query);
+    Some(match parsed.as_deref() {
+        Ok([Statement::Query(_)]) => Ok(NewView {
+            name: plain(name),
+            replaces: replaces.is_some(),
+            only_if_missing: if_missing.is_some(),
+            comment,
+            query: query.to_owned(),
+        }),
+        Ok(_) => Err(syntax("a view has one query")),
+        Err(error) => Err(syntax(error)),
+    })
+}
+
+/// What follows a word, whatever its case; `None`: the text begins with another.
+fn word<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
+    let text = text.trim_start();
+    let begin = text.get(..wanted.len())?;
+    let rest = text.get(wanted.len()..)?;
+    let ends = rest.starts_with(char::is_whitespace);
+    (begin.eq_ignore_ascii_case(wanted) && ends).then(|| rest.trim_start())
+}
+
 /// A name without its quotes.
 fn plain(name: &str) -> String {
     name.replace(['`', '"'], "")
@@ -249,6 +326,21 @@ mod tests {
         let if_missing = create_catalog("create catalog if not exists ops comment 'x'");
         assert_eq!(if_missing, Some(("ops".to_owned(), true)));
         assert_eq!(create_catalog("create table a.b.c (x int)"), None);
+    }
+
+    #[test]
+    fn a_view_keeps_its_query_and_its_comment() {
+        let view =
+            create_view("CREATE OR REPLACE VIEW ops.`s`.v COMMENT 'a; b' AS\nSELECT 1 AS x;");
+        let view = view.unwrap().unwrap();
+        assert_eq!((&*view.name, &*view.query), ("ops.s.v", "SELECT 1 AS x"));
+        assert_eq!((view.replaces, view.comment.as_deref()), (true, Some("a; b")));
+        let plain = create_view("create view if not exists a.b.c as select 1").unwrap().unwrap();
+        assert_eq!((plain.only_if_missing, plain.replaces, plain.comment), (true, false, None));
+        for wrong in ["create view a.b.c as drop table t", "create view a.b.c select 1"] {
+            assert!(create_view(wrong).unwrap().is_err(), "{wrong}");
+        }
+        assert_eq!(create_view("create table a.b.c (x int)"), None);
     }
 
     #[test]

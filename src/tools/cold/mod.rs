@@ -11,12 +11,16 @@
 mod batch;
 mod copies;
 mod table;
+mod view;
 
 pub(in crate::tools) use batch::{Batch, Bounds, archive, restore};
 pub(in crate::tools) use copies::{
     BATCHES, BatchRow, batches, copies, counts, is_ready, missing,
 };
+#[cfg(test)]
+pub(in crate::tools) use table::tests::orders;
 pub(in crate::tools) use table::{COLUMNS, ColdTable, REFERENCES};
+pub(in crate::tools) use view::{View, in_postgres, in_unity_catalog, literal};
 
 use crate::kernel::SqlFile;
 use crate::sql_file;

@@ -38,7 +38,7 @@ pub(in crate::tools) struct Reference {
 #[derive(Clone, Debug)]
 pub(in crate::tools) struct ColdTable {
     pub(in crate::tools) name: QualifiedName,
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
     pub(in crate::tools) references: Vec<Reference>,
 }
 

@@ -1,8 +1,8 @@
 //! SQL over the history: what it answers, and what it refuses.
 
 use lakeops::config::settings::Limits;
-use lakeops::history::{self, FileForm, HistoryError, HotTables, Travel};
-use lakeops::kernel::{Bind, Query};
+use lakeops::history::{self, FileForm, HistoryError, HotTables, Travel, UnifiedRows};
+use lakeops::kernel::{Bind, BoxFuture, Failure, Query};
 use lakeops::postgres::PgReader;
 use serde_json::{Value, json};
 
@@ -19,6 +19,15 @@ async fn filled() -> Kit {
 async fn refused(kit: &Kit, sql: &str) -> String {
     let answer = history::answer(&kit.location(), &Query::new(sql), &[], None).await;
     answer.unwrap_err().to_string()
+}
+
+/// Nothing was archived.
+struct Nothing;
+
+impl UnifiedRows for Nothing {
+    fn rows<'a>(&'a self, _: &'a str, _: u64) -> BoxFuture<'a, Result<Vec<Value>, Failure>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,14 +130,14 @@ async fn tables_of_postgresql_stand_beside() {
     let sql = "select team, budget, metric_value, since > '2026-01-01T00:00:00Z' as new, tags
         from lakebase_metrics m join pg.public.owner o on o.metric = m.metric_name order by metric_name";
     assert!(history::names_postgres(sql).unwrap());
-    let hot = HotTables { reader: &reader, most_rows: 2 };
+    let hot = HotTables { reader: &reader, unified: &Nothing, most_rows: 2 };
     let answer = history::answer(&kit.location(), &Query::new(sql), &[], Some(hot)).await.unwrap();
     let expected = json!([
         { "team": "core", "budget": 1.5, "metric_value": 1.0, "new": true, "tags": "{1,2}" },
         { "team": null, "budget": null, "metric_value": 2.0, "new": null, "tags": null },
     ]);
     assert_eq!(json!(answer.rows().unwrap()), expected);
-    let few = HotTables { reader: &reader, most_rows: 1 };
+    let few = HotTables { reader: &reader, unified: &Nothing, most_rows: 1 };
     let told =
         history::answer(&kit.location(), &Query::new(sql), &[], Some(few)).await.unwrap_err();
     assert_eq!(told.to_string(), "`pg.public.owner` has more than 1 rows");

@@ -1,10 +1,13 @@
-//! What Lakebase costs, on the emulator: a statement of its SQL API.
+//! What Lakebase costs, and a view of hot and archived rows, on the emulator: statements of its SQL API.
 
 use lakeops::kernel::ApiCall;
-use lakeops::lakebase::Workspace as _;
+use lakeops::lakebase::name::path_of;
+use lakeops::lakebase::{ReadApi as _, Workspace as _};
 use serde_json::{Value, json};
 
 use super::whole::{Cloud, Said};
+
+const STATEMENTS: &str = "/api/2.0/sql/statements";
 
 impl Cloud {
     /// The program with a SQL warehouse.
@@ -15,10 +18,17 @@ impl Cloud {
     }
 
     async fn make_project(&self) {
-        let labels = r#"shape={"tags":{"team":"a","who's":"b"}}"#;
+        let labels = r#"shape={"tags":{"team":"a"}}"#;
         let provision = ["tools", "run", "provision_lakebase_project", "--yes", "-p"];
         let named = [&provision[..], &["project_name=shop", "-p", labels]].concat();
         self.run(&named).await.ends(0);
+    }
+
+    async fn statement(&self, text: &str) -> Value {
+        let body = json!({ "statement": text, "warehouse_id": "w" });
+        let answer = self.client.send(&ApiCall::post(STATEMENTS).body(body)).await.unwrap().body;
+        assert_eq!(answer["status"]["state"], "SUCCEEDED", "{text}: {answer}");
+        answer
     }
 }
 
@@ -35,7 +45,8 @@ async fn cost_is_attributed_from_the_billing_tables() {
     let said = cloud.run(&tool).await.ends(1);
     assert!(said.err.contains("warehouse"), "{}", said.err);
     // A label that cannot stand in a question is refused, and not left out.
-    let said = cloud.with_warehouse(&tool).await.ends(1);
+    let odd = [&tool[..], &["-p", r#"tags=["who's"]"#]].concat();
+    let said = cloud.with_warehouse(&odd).await.ends(1);
     assert!(said.err.contains("the tag"), "{}", said.err);
     let by_team = [&tool[..], &["-p", r#"tags=["team"]"#]].concat();
     let found = cloud.with_warehouse(&by_team).await.ends(0).json();
@@ -65,5 +76,52 @@ async fn cost_is_attributed_from_the_billing_tables() {
     assert!(why.contains("no complete day"), "{why}");
     let unknown = [&tool[..3], &["--target", "nobody"]].concat();
     assert!(cloud.with_warehouse(&unknown).await.ends(1).err.contains("no project `nobody`"));
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_view_over_both_sides_is_made_in_unity_catalog() {
+    let cloud = Cloud::start().await;
+    cloud.make_project().await;
+    let target = ["--target", "shop/development", "--wake", "--output", "json"];
+    let table = r#"statements=["create table public.orders (id bigint primary key, amount numeric(12,2), updated_at timestamptz)"]"#;
+    let make = ["tools", "run", "execute_sql", "--yes", "-p", table];
+    cloud.run(&[&make[..], &target[..]].concat()).await.ends(0);
+    let view = ["tools", "run", "create_unified_access_view", "--yes", "-p", "table=public.orders"];
+    let view = [&view[..], &["-p", "warehouse_id=w"], &target[..]].concat();
+    let said = cloud.run(&view).await.ends(1);
+    let all = format!("{}{}", said.out, said.err);
+    assert!(all.contains("no database is registered"), "{all}");
+
+    let spec = json!({"branch": "projects/shop/branches/development",
+        "postgres_database": "databricks_postgres"});
+    let call = ApiCall::post(path_of("catalogs")).query("catalog_id", "shop");
+    cloud.client.send(&call.body(json!({ "spec": spec }))).await.unwrap();
+    let said = cloud.run(&view).await.ends(1);
+    let all = format!("{}{}", said.out, said.err);
+    assert!(all.contains("has no table `ops_catalog"), "{all}");
+    for text in [
+        "create catalog ops_catalog",
+        "create schema ops_catalog.lakebase_ops",
+        "create table ops_catalog.lakebase_ops.archived_rows (source_table string) using delta \
+         location 's3://bucket/archived_rows'",
+    ] {
+        cloud.statement(text).await;
+    }
+    let made = cloud.run(&view).await.ends(0).json();
+    let full = "ops_catalog.lakebase_ops.vw_orders_unified";
+    assert_eq!((&made["view"], &made["made"]), (&json!(full), &json!(true)), "{made:#}");
+    assert_eq!(made["hot_source"], "shop.public.orders");
+    let path = format!("/api/2.1/unity-catalog/tables/{full}");
+    let shown = cloud.client.get(&path).await.unwrap();
+    assert_eq!(shown["table_type"], "VIEW");
+    let text = shown["view_definition"].as_str().unwrap();
+    assert!(text.contains("UNION ALL") && text.contains("AS DECIMAL(12,2)) AS `amount`"), "{text}");
+    // What is there as it should be is left as it is; what was changed is put right.
+    assert_eq!(cloud.run(&view).await.ends(0).json()["made"], false);
+    let other = format!("create or replace view {full} comment 'mine' as select 1 as id");
+    cloud.statement(&other).await;
+    assert_eq!(cloud.run(&view).await.ends(0).json()["made"], true);
+    assert_eq!(cloud.client.get(&path).await.unwrap()["view_definition"], text);
     cloud.stop().await;
 }
