@@ -275,3 +275,24 @@ async fn who_waits_for_whom_is_sampled() {
     sqlx::query("rollback").execute(&mut holder).await.unwrap();
     waiting.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_is_weighed_from_what_was_recorded() {
+    let project = crate::cli::Project::with_database("suspension").await;
+    let workflows = concat!(env!("CARGO_MANIFEST_DIR"), "/workflows");
+    for _ in 0..3 {
+        project.run(&["--workflows", workflows, "run", "sample_sessions"]).ends(0);
+    }
+    let tool = ["tools", "run", "recommend_scale_to_zero_timeout", "--target", "local/main"];
+    let said = project.run(&tool).ends(1);
+    assert!(said.err.contains("current: 5m"), "{}", said.err);
+    let found = project.json(&[&tool[..], &["-p", "current=5m"]].concat());
+    assert_eq!(
+        (&found["verdict"], &found["recommended"]),
+        (&json!("too_little_data"), &json!(null))
+    );
+    assert!(found["observed_days"].as_f64().unwrap() > 0.0, "{found:#}");
+    assert!(found["reason"].as_str().unwrap().contains("days were observed"), "{found:#}");
+    let current = found["choices"].as_array().unwrap().iter().find(|it| it["is_current"] == true);
+    assert_eq!(current.unwrap()["timeout_seconds"], 300.0);
+}

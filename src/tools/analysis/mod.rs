@@ -25,6 +25,7 @@ pub mod rates;
 pub mod recommendation;
 pub mod slow_query;
 pub mod statement;
+pub mod suspension;
 pub mod text;
 pub mod trial;
 pub mod trial_values;

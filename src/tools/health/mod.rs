@@ -10,6 +10,7 @@ mod monitor_connections;
 mod monitor_system_health;
 mod plan_archive;
 mod read_unified_rows;
+mod recommend_scale_to_zero_timeout;
 mod record_healing;
 mod restore_archived_data;
 mod terminate_idle_connections;
@@ -31,6 +32,7 @@ pub(super) static TOOLS: &[&AnyTool] = &[
     &monitor_system_health::TOOL,
     &plan_archive::TOOL,
     &read_unified_rows::TOOL,
+    &recommend_scale_to_zero_timeout::TOOL,
     &record_healing::TOOL,
     &restore_archived_data::TOOL,
     &terminate_idle_connections::TOOL,
