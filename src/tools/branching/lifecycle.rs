@@ -77,6 +77,9 @@ impl BranchEvent {
     pub(in crate::tools) fn publication(&self) -> Change {
         let (name, opposite) = self.event_type.event();
         let payload = json!({
+            // Parameters of these names are what a trigger fills in.
+            "project": self.project_id,
+            "branch": self.branch_id,
             "project_id": self.project_id,
             "branch_id": self.branch_id,
             "source_branch": self.source_branch,

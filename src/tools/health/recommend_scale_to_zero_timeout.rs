@@ -364,7 +364,7 @@ mod tests {
         let params = |extra: Value| serde_json::from_value::<Params>(extra).unwrap();
         let present = |is_production| Present { timeout: None, min_cu: Some(1.0), is_production };
         let output = judge(&found, None, &present(false), &params(json!({})));
-        assert_eq!((output.verdict, output.recommended.as_deref()), (Verdict::Change, Some("5m")));
+        assert_eq!((output.verdict, output.recommended.as_deref()), (Verdict::Change, Some("2m")));
         let output = judge(&found, None, &present(true), &params(json!({})));
         assert_eq!((output.verdict, output.recommended), (Verdict::Keep, None));
         assert!(output.reason.contains("even_production") && output.choices.len() > 5);

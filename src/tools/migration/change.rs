@@ -293,6 +293,8 @@ fn undo(statements: &[Judged], down: Option<&str>) -> Undo {
 pub(in crate::tools) fn publication(pending: &[Pending], target: &Target) -> Change {
     let versions: Vec<_> = pending.iter().map(|one| one.facts.version.as_str()).collect();
     let payload = json!({
+        "project": target.project,
+        "branch": target.branch,
         "project_id": target.project,
         "branch_id": target.branch,
         "database": target.database,

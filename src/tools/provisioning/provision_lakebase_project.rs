@@ -191,7 +191,12 @@ fn judge(
     }
     changes.extend(told);
     let branches: Vec<&str> = wanted.iter().map(|one| one.branch.as_str()).collect();
-    let payload = json!({ "project_id": project, "branches": branches });
+    let payload = json!({
+        "project": project,
+        "branch": ROOT,
+        "project_id": project,
+        "branches": branches,
+    });
     changes.push(publication("provisioning_complete", None, &payload));
     Ok(ChangeSet::new(changes))
 }

@@ -1,6 +1,7 @@
 //! Workflow files: what is understood, what is refused and how it is told, and the plans made of them.
 
 mod cron;
+mod events;
 mod files;
 mod mutations;
 mod plans;
