@@ -6,8 +6,8 @@
 --   referenced_by text[]
 select
     pg_catalog.format('%I.%I', n.nspname, c.relname) as table_name,
-    c.reltuples::float8 as rows,
-    pg_catalog.pg_table_size(c.oid) as bytes,
+    leaves.rows,
+    leaves.bytes,
     extract(
         epoch from pg_catalog.clock_timestamp() - greatest(
             (pg_catalog.to_jsonb(s) ->> 'last_seq_scan')::timestamptz,
@@ -46,9 +46,19 @@ select
 from pg_catalog.pg_class as c
 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
 left join pg_catalog.pg_stat_user_tables as s on s.relid = c.oid
-where c.relkind = 'r'
+-- A partitioned table is as large as its leaves; an ordinary one has none but itself.
+cross join lateral (
+    select
+        coalesce(sum(greatest(l.reltuples, 0)), c.reltuples)::float8 as rows,
+        coalesce(sum(pg_catalog.pg_table_size(l.oid)), pg_catalog.pg_table_size(c.oid))::int8 as bytes
+    from pg_catalog.pg_partition_tree(c.oid) as t
+    join pg_catalog.pg_class as l on l.oid = t.relid
+    where t.isleaf
+) as leaves
+where c.relkind in ('r', 'p')
+    and not c.relispartition
     and c.relpersistence <> 't'
-    and c.reltuples >= $1::int8
+    and leaves.rows >= $1::int8
     and n.nspname not in ('pg_catalog', 'information_schema', 'lakeops')
     and n.nspname not like 'pg\_toast%'
-order by pg_catalog.pg_table_size(c.oid) desc, 1
+order by leaves.bytes desc, 1

@@ -271,6 +271,9 @@ fn describe(operation: &Operation) -> String {
             let texts: Vec<_> = operation.statements().iter().map(statement).collect();
             texts.join("; ")
         }
+        Operation::FromArchive(rows) => {
+            format!("{} (fed with batch {})", statement(&rows.statement), rows.batch)
+        }
         other => other.to_string(),
     }
 }

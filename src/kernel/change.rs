@@ -7,7 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApiCall, ArchiveBatch, Digest, Ident, Risk, Severity, Span, Timestamp, Upkeep};
+use super::{
+    ApiCall, ArchiveBatch, ArchivedRows, Digest, Ident, Risk, Severity, Span, Timestamp, Upkeep,
+};
 
 /// A value bound to a placeholder of a statement (`$1`, `$2`, …), typed as PostgreSQL sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,6 +161,8 @@ pub enum Operation {
     History(Upkeep),
     /// Rows of a table that are copied into the archive.
     Archive(ArchiveBatch),
+    /// A statement in a transaction that is fed with what the archive holds of a batch.
+    FromArchive(ArchivedRows),
 }
 
 impl Operation {
@@ -180,6 +184,7 @@ impl Operation {
                 | Self::Transaction { .. }
                 | Self::SqlExperiment { .. }
                 | Self::Archive(_)
+                | Self::FromArchive(_)
         )
     }
 
@@ -193,6 +198,7 @@ impl Operation {
             | Self::Command { .. }
             | Self::History(_)
             | Self::Archive(_)
+            | Self::FromArchive(_)
             | Self::File { .. }
             | Self::Notification { .. }
             | Self::Event { .. } => &[],
@@ -213,6 +219,7 @@ impl Operation {
             Self::Event { .. } => "event",
             Self::History(_) => "history",
             Self::Archive(_) => "archive",
+            Self::FromArchive(_) => "from_archive",
         }
     }
 }
@@ -241,6 +248,7 @@ impl fmt::Display for Operation {
             Self::Event { name, .. } => write!(f, "publish event {name}"),
             Self::History(upkeep) => upkeep.fmt(f),
             Self::Archive(batch) => batch.fmt(f),
+            Self::FromArchive(rows) => rows.fmt(f),
         }
     }
 }

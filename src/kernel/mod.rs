@@ -20,7 +20,7 @@ pub mod time;
 pub mod upkeep;
 
 pub use api_call::{ApiCall, ApiState, ApiVerb};
-pub use archive::ArchiveBatch;
+pub use archive::{ArchiveBatch, ArchivedRows, Feed};
 pub use change::{
     Bind, Change, ChangeSet, Direction, Inverse, Operation, Query, Receipt, Recovery, Settlement,
     SqlStatement,

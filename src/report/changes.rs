@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::style::{Style, Tone, count};
 use crate::kernel::upkeep::Work;
 use crate::kernel::{
-    ApiCall, ApiState, ApiVerb, Bind, Change, ChangeSet, Inverse, Operation, Recovery, Risk,
+    ApiCall, ApiState, ApiVerb, Bind, Change, ChangeSet, Feed, Inverse, Operation, Recovery, Risk,
     SqlStatement,
 };
 
@@ -101,6 +101,10 @@ fn operation(text: &mut String, style: Style, operation: &Operation) {
             line(text, style, "expect", &codes.join(", "));
         }
         Operation::Api(call) => api(text, style, call),
+        Operation::FromArchive(rows) => {
+            block(text, style, &operation.to_string());
+            binds(text, style, &rows.statement);
+        }
         Operation::Command { .. } | Operation::History(_) | Operation::Archive(_) => {
             block(text, style, &operation.to_string());
         }
@@ -258,6 +262,10 @@ fn sign_of(statement: &str) -> (bool, bool) {
 /// `+` for what makes something, `-` for what ends or removes something, `~` for the rest.
 fn sign(operation: &Operation) -> (char, Tone) {
     let (makes, removes) = match operation {
+        Operation::FromArchive(rows) => match rows.feed {
+            Feed::Keys { .. } => (false, true),
+            Feed::Rows { .. } => (true, false),
+        },
         Operation::Sql { .. } | Operation::Transaction { .. } => {
             let text = operation.to_string().to_lowercase();
             let statements = without_record(&text).split(";\n");

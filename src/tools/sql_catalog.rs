@@ -28,6 +28,7 @@ pub static FILES: &[SqlFile] = &[
     crate::sql_file!("engine/set_local"),
     crate::sql_file!("health/archive_cold_data_to_delta.create"),
     crate::sql_file!("health/create_unified_access_view"),
+    crate::sql_file!("health/detach_cold_partitions"),
     crate::sql_file!("health/identify_cold_data"),
     crate::sql_file!("health/terminate_idle_connections"),
     crate::sql_file!("health/terminate_idle_connections.end"),

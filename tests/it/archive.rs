@@ -9,9 +9,9 @@ use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::SqliteJournal;
 use lakeops::journal::event::Event;
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{ChangeSet, Failure, Redactor, SystemClock, Target};
-use lakeops::plan::Plan;
+use lakeops::kernel::{ChangeSet, Failure, Query, Redactor, SystemClock, Target};
 use lakeops::plan::document::ForEach;
+use lakeops::plan::{Plan, PlannedStep};
 use lakeops::postgres::{PgEndpoint, PgReader};
 use lakeops::tools::context::ReadHistory;
 use lakeops::tools::tool::HistoryRow;
@@ -41,9 +41,13 @@ async fn database(hint: &str) -> PgEndpoint {
 }
 
 fn archiving() -> Plan {
-    let table = json!({ "table": "public.orders", "older_than": "30d", "batch_rows": 10 });
+    plan(archiving_of("public.orders", 10))
+}
+
+fn archiving_of(table: &str, batch_rows: u32) -> Vec<PlannedStep> {
+    let asked = json!({ "table": table, "older_than": "30d", "batch_rows": batch_rows });
     let batch = json!({
-        "table": "public.orders",
+        "table": table,
         "column": "${{ steps.plan.column }}",
         "cut_off": "${{ steps.plan.cut_off }}",
         "after": "${{ item.after }}",
@@ -56,7 +60,7 @@ fn archiving() -> Plan {
         max_parallel: 1,
         fail_fast: true,
     });
-    plan(vec![step("plan", &[], tool("plan_archive", table)), archive])
+    vec![step("plan", &[], tool("plan_archive", asked)), archive]
 }
 
 /// Goes on to the end, and says why when it is not a good one.
@@ -118,7 +122,11 @@ impl Eyes {
 
     /// Every row that is seen, hot or cold, in order; with how many of them are cold.
     async fn seen(&self) -> (Vec<String>, u64) {
-        let found = self.read("read_unified_rows", json!({ "table": "public.orders" })).await;
+        self.seen_of("public.orders").await
+    }
+
+    async fn seen_of(&self, table: &str) -> (Vec<String>, u64) {
+        let found = self.read("read_unified_rows", json!({ "table": table })).await;
         let rows = found["rows"].as_array().unwrap();
         let mut rows: Vec<String> = rows.iter().map(ToString::to_string).collect();
         rows.sort();
@@ -278,9 +286,163 @@ async fn what_others_point_at_is_not_archived() {
     execute(&endpoint, &["delete from items"]).await;
     let set = eyes.propose("archive_cold_data_to_delta", arguments).await.unwrap();
     let kinds: Vec<_> = set.changes.iter().map(|change| change.operation.kind()).collect();
-    assert_eq!(kinds, ["sql", "archive", "sql"]);
+    assert_eq!(kinds, ["sql", "archive", "from_archive"]);
     // What cannot be named cannot be archived.
     execute(&endpoint, &["create table nameless (updated_at timestamptz)"]).await;
     let failure = eyes.refusal("plan_archive", json!({"table": "public.nameless"})).await;
     assert_eq!(failure.code, "archive::no_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_batches_has_no_cap_and_no_lists_of_rows() {
+    let endpoint = postgres().await.fresh_database("stream").await;
+    execute(
+        &endpoint,
+        &["create table events (id bigint primary key, what text, at timestamptz)",
+          "insert into events select g, 'event ' || g, now() - interval '1 year' from generate_series(1, 150000) g",
+          "create table few (id bigint primary key, what text, at timestamptz)",
+          "insert into few select * from events where id <= 9000"],
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let eyes = Eyes::new(&endpoint, dir.path());
+    let asked = json!({ "table": "public.events", "older_than": "30d" });
+    let planned = eyes.read("plan_archive", asked).await;
+    let batches = planned["batches"].as_array().unwrap();
+    assert_eq!((&planned["total_rows"], batches.len()), (&json!(150_000), 30));
+    // What is proposed for a batch is as small for thousands of rows as for one.
+    let batch = &batches[7];
+    let arguments = json!({
+        "table": "public.events", "column": planned["column"], "cut_off": planned["cut_off"],
+        "after": batch["after"], "upto": batch["upto"],
+    });
+    let set = eyes.propose("archive_cold_data_to_delta", arguments).await.unwrap();
+    let bytes = serde_json::to_vec(&set).unwrap().len();
+    assert!(bytes < 8_000, "{bytes} bytes for 5000 rows");
+
+    let crash = Crash::remembering(&plan(archiving_of("public.few", 3_000)), &endpoint);
+    assert_eq!(crash.run_until("archive[batch_00002]/do 1/in transaction", 1), End::Killed);
+    finished(&crash).await;
+    let eyes = Eyes::new(&endpoint, &crash.state());
+    let counted = json!({ "table": "public.few", "count_only": true });
+    let found = eyes.read("read_unified_rows", counted).await;
+    assert_eq!((&found["hot_rows"], &found["cold_rows"]), (&json!(0), &json!(9_000)));
+    let whole = eyes.read("read_unified_rows", json!({ "table": "public.few" })).await;
+    let whole = whole["rows"].as_array().unwrap();
+    let ids: std::collections::BTreeSet<_> =
+        whole.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert_eq!((whole.len(), ids.first(), ids.last()), (9_000, Some(&1), Some(&9_000)));
+}
+
+/// Three partitions: two are cold as a whole, of the third one row is.
+const PARTED: [&str; 6] = [
+    "create table parted (id bigint, what text, updated_at timestamptz, primary key (id, updated_at)) \
+     partition by range (updated_at)",
+    "create table parted_a partition of parted for values from (minvalue) to ('2020-01-01Z')",
+    "create table parted_b partition of parted for values from ('2020-01-01Z') to ('2021-01-01Z')",
+    "create table parted_c partition of parted for values from ('2021-01-01Z') to (maxvalue)",
+    "insert into parted select g, 'a', timestamptz '2019-05-05Z' from generate_series(1, 4) g",
+    "insert into parted values (5, 'b', '2020-05-05Z'), (6, 'c', '2021-05-05Z'), (7, 'c', now())",
+];
+
+const ATTACHED: &str = "select count(*) from pg_inherits where inhparent = 'parted'::regclass";
+
+async fn parted() -> PgEndpoint {
+    let endpoint = postgres().await.fresh_database("parted").await;
+    execute(&endpoint, &PARTED).await;
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cold_partitions_are_archived_detached_and_come_back() {
+    let detached = json!({
+        "table": "public.parted", "column": "updated_at", "cut_off": "${{ steps.plan.cut_off }}",
+    });
+    let mut steps = archiving_of("public.parted", 3);
+    steps.push(step("detach", &["archive"], tool("detach_cold_partitions", detached)));
+    let whole = plan(steps);
+    let endpoint = parted().await;
+    let calm = Crash::remembering(&whole, &endpoint);
+    std::fs::create_dir_all(calm.state()).unwrap();
+    let (before, _) = Eyes::new(&endpoint, &calm.state()).seen_of("public.parted").await;
+    finished(&calm).await;
+    let mut boundaries = calm.boundaries();
+    boundaries
+        .retain(|name| name.starts_with("detach/") || name.starts_with("archive[batch_00002]"));
+    boundaries.dedup();
+    assert!(boundaries.len() > 8, "{boundaries:?}");
+    let eyes = Eyes::new(&endpoint, &calm.state());
+    assert_eq!(eyes.seen_of("public.parted").await, (before.clone(), 6));
+    assert_eq!(value::<i64>(&endpoint, ATTACHED).await, 1, "two are cold as a whole");
+    assert_eq!(value::<i64>(&endpoint, "select count(*) from parted").await, 1);
+    // Without its partition a row has no place, and says so; with it all come back.
+    let back = json!({ "table": "public.parted" });
+    assert_eq!(eyes.propose("restore_archived_data", back.clone()).await.unwrap().changes.len(), 2);
+    drop(eyes);
+    execute(
+        &endpoint,
+        &["alter table parted attach partition parted_a for values from (minvalue) to ('2020-01-01Z')",
+          "alter table parted attach partition parted_b for values from ('2020-01-01Z') to ('2021-01-01Z')"],
+    )
+    .await;
+    let restore = plan(vec![step("restore", &[], tool("restore_archived_data", back))]);
+    std::fs::write(calm.state().join("../plan.json"), restore.to_bytes().unwrap()).unwrap();
+    std::fs::write(calm.state().join("../key"), "restore").unwrap();
+    assert_eq!(calm.finish(), "succeeded");
+    let eyes = Eyes::new(&endpoint, &calm.state());
+    assert_eq!(eyes.seen_of("public.parted").await, (before, 0));
+
+    for (place, boundary) in boundaries.iter().enumerate() {
+        let nth = boundaries[..place].iter().filter(|name| *name == boundary).count();
+        let endpoint = parted().await;
+        let crash = Crash::remembering(&whole, &endpoint);
+        std::fs::create_dir_all(crash.state()).unwrap();
+        let (before, _) = Eyes::new(&endpoint, &crash.state()).seen_of("public.parted").await;
+        let end = crash.run_until(boundary, u64::try_from(nth).unwrap() + 1);
+        assert_eq!(end, End::Killed, "{boundary}");
+        let now = Eyes::new(&endpoint, &crash.state()).seen_of("public.parted").await.0;
+        assert_eq!(now, before, "killed at {boundary}");
+        assert_eq!(crash.finish(), "succeeded", "after {boundary}");
+        let eyes = Eyes::new(&endpoint, &crash.state());
+        assert_eq!(eyes.seen_of("public.parted").await, (before, 6), "resumed after {boundary}");
+        assert_eq!(value::<i64>(&endpoint, ATTACHED).await, 1, "{boundary}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_in_postgresql_shows_what_was_there_before() {
+    let endpoint = database("view").await;
+    let text = "select string_agg(o::text, '|' order by id) from orders o";
+    let whole: String = value(&endpoint, text).await;
+    let crash = Crash::remembering(&archiving(), &endpoint);
+    finished(&crash).await;
+    let eyes = Eyes::new(&endpoint, &crash.state());
+    let asked = json!({ "table": "public.orders", "foreign_table": "lake.copies" });
+    let failure = eyes.propose("create_unified_access_view", asked.clone()).await.unwrap_err();
+    assert_eq!(failure.code, "unified_view::no_foreign_table");
+    let none = json!({ "table": "public.orders" });
+    let failure = eyes.propose("create_unified_access_view", none).await.unwrap_err();
+    assert!(failure.help.unwrap().contains("unified.public.orders"));
+    // A foreign table that nobody can read, and beside it an ordinary one with what it would show.
+    let sql = "select source_table, batch_id, row_key, row from archived_rows";
+    let query = Query::new(sql);
+    let copies = eyes.with(async |cx| cx.history().unwrap().query(&query).await.unwrap()).await;
+    let columns = "source_table text, batch_id text, row_key text, row text";
+    let literal = json!(copies).to_string().replace('\'', "''");
+    execute(
+        &endpoint,
+        &[
+            "create schema lake",
+            "create foreign data wrapper nothing",
+            "create server nowhere foreign data wrapper nothing",
+            &format!("create foreign table lake.copies ({columns}) server nowhere"),
+            &format!("create table copies as select * from jsonb_to_recordset('{literal}') as c ({columns})"),
+        ],
+    )
+    .await;
+    let set = eyes.propose("create_unified_access_view", asked).await.unwrap();
+    let made = set.changes[0].operation.statements()[0].text.as_str();
+    execute(&endpoint, &[&made.replace("\"lake\".\"copies\"", "public.copies")]).await;
+    let seen = text.replace("orders o", "vw_orders_unified o");
+    assert_eq!(value::<String>(&endpoint, &seen).await, whole);
 }

@@ -11,6 +11,7 @@ use super::archive::ArchiveApplier;
 use super::command::CommandApplier;
 use super::experiment::ExperimentApplier;
 use super::file::FileApplier;
+use super::from_archive::FromArchiveApplier;
 use super::history::HistoryApplier;
 use super::http::HttpApplier;
 use super::notification::NotificationApplier;
@@ -277,6 +278,7 @@ pub struct Appliers {
     publish: PublishApplier,
     history: HistoryApplier,
     archive: ArchiveApplier,
+    from_archive: FromArchiveApplier,
     replaced: BTreeMap<&'static str, Arc<dyn Applier>>,
 }
 
@@ -294,6 +296,7 @@ impl Appliers {
             publish: PublishApplier,
             history: HistoryApplier,
             archive: ArchiveApplier,
+            from_archive: FromArchiveApplier,
             replaced: BTreeMap::new(),
         }
     }
@@ -322,6 +325,7 @@ impl Appliers {
             Operation::Event { .. } => &self.publish,
             Operation::History(_) => &self.history,
             Operation::Archive(_) => &self.archive,
+            Operation::FromArchive(_) => &self.from_archive,
         }
     }
 }

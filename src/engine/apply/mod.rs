@@ -11,6 +11,7 @@ mod archive;
 mod command;
 mod experiment;
 mod file;
+mod from_archive;
 mod history;
 mod http;
 mod index_probe;

@@ -1,12 +1,12 @@
 //! A batch of rows, and the changes that move it out and back.
 
-use serde::Deserialize;
 use serde_json::json;
 
+use super::copies::BatchRow;
 use super::table::{ColdTable, ROW};
 use crate::kernel::{
-    ArchiveBatch, Bind, Change, Digest, Failure, Ident, Inverse, Operation, Query, Recovery, Risk,
-    SqlStatement, Timestamp,
+    ArchiveBatch, ArchivedRows, Bind, Change, Digest, Failure, Feed, Ident, Inverse, Operation,
+    Query, Recovery, Risk, SqlStatement, Timestamp,
 };
 use crate::tools::context::ReadContext;
 
@@ -23,17 +23,17 @@ pub(in crate::tools) struct Bounds {
     pub(in crate::tools) upto: Vec<String>,
 }
 
-/// The rows of a batch: their keys, and which version each of them is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::tools) struct Batch {
-    keys: Vec<Vec<String>>,
-    versions: Vec<i64>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    key: Vec<String>,
-    version: i64,
+/// A batch: a stretch of cold rows under a name of its own.
+#[derive(Clone, Debug)]
+pub(in crate::tools) struct Batch<'a> {
+    /// The table.
+    pub(in crate::tools) table: &'a ColdTable,
+    /// Which rows.
+    pub(in crate::tools) bounds: &'a Bounds,
+    /// Its name in the archive.
+    pub(in crate::tools) id: String,
+    /// How many rows it has now.
+    pub(in crate::tools) rows: u64,
 }
 
 impl Bounds {
@@ -52,78 +52,47 @@ impl Bounds {
         }
         (text, binds)
     }
-}
 
-impl Batch {
-    /// Reads which rows there are.
-    pub(in crate::tools) async fn read(
+    /// The name of the batch: the same for the same stretch, and another for any other. The same rows of a
+    /// branch are another batch than those of its parent, so the place is part of it.
+    pub(in crate::tools) fn batch_id(&self, table: &ColdTable, place: &str) -> String {
+        let Self { column, cut_off, after, upto } = self;
+        let digest = Digest::of_value(&json!([place, table.plain(), column, cut_off, after, upto]));
+        format!("{}-{}", table.plain(), digest.as_str().get(..24).unwrap_or(digest.as_str()))
+    }
+
+    /// How many rows there are now.
+    pub(in crate::tools) async fn count(
+        &self,
         cx: &ReadContext<'_>,
         table: &ColdTable,
-        bounds: &Bounds,
-    ) -> Result<Self, Failure> {
-        let (condition, binds) = bounds.condition(table);
-        let prefix = format!("{ROW}.");
+    ) -> Result<u64, Failure> {
+        let (condition, binds) = self.condition(table);
         let text = format!(
-            "select {} as key, {} as version from {} as {ROW} where {condition} order by {}",
-            table.key_array(&prefix),
-            ColdTable::version(),
-            table.name,
-            table.key_list(&prefix),
+            "select pg_catalog.count(*) as rows from {} as {ROW} where {condition}",
+            table.name
         );
-        let rows = cx.pg.query("rows of a batch", &Query::with_binds(text, binds)).await?;
-        let mut batch = Self::default();
-        for row in rows {
-            let row: Row = serde_json::from_value(row)
-                .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))?;
-            batch.keys.push(row.key);
-            batch.versions.push(row.version);
-        }
-        Ok(batch)
-    }
-
-    /// How many rows there are.
-    pub(in crate::tools) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// One array for each column of the key, and one of the versions.
-    fn binds(&self, table: &ColdTable) -> Vec<Bind> {
-        let columns = table.key().count();
-        let column = |place: usize| {
-            let texts = self.keys.iter().map(|key| key.get(place).cloned().unwrap_or_default());
-            Bind::TextArray(texts.collect())
-        };
-        let mut binds: Vec<Bind> = (0..columns).map(column).collect();
-        binds.push(Bind::IntArray(self.versions.clone()));
-        binds
-    }
-
-    /// The name of the batch: the same for the same versions of the same rows, and another for others.
-    fn id(&self, table: &ColdTable, place: &str) -> String {
-        let all = json!([place, table.plain(), self.keys, self.versions]);
-        let digest = Digest::of_value(&all);
-        format!("{}-{}", table.plain(), digest.as_str().get(..24).unwrap_or(digest.as_str()))
+        let found = cx.pg.query("rows of a batch", &Query::with_binds(text, binds)).await?;
+        Ok(found.first().and_then(|row| row["rows"].as_u64()).unwrap_or(0))
     }
 }
 
 /// The changes that move a batch out: copy it, then delete what was copied.
-pub(in crate::tools) fn archive(
-    table: &ColdTable,
-    bounds: &Bounds,
-    batch: &Batch,
-    place: &str,
-) -> Vec<Change> {
-    let id = batch.id(table, place);
-    let count = batch.len();
+///
+/// Neither holds a list of rows. Which rows there are is read when they are copied, and which of them are
+/// deleted follows from the copies: those that are still the versions that were copied.
+pub(in crate::tools) fn archive(batch: &Batch<'_>) -> Vec<Change> {
+    let Batch { table, bounds, id, rows } = batch;
     let facts = json!({
         "table": table.plain(),
         "batch": id,
-        "rows": count,
+        "rows": rows,
         "column": bounds.column,
         "cut_off": bounds.cut_off,
     });
-    let why = format!("{count} rows with `{}` before {}", bounds.column, bounds.cut_off);
-    let read = SqlStatement::with_binds(read(table), batch.binds(table));
+    let why = format!("{rows} rows with `{}` before {}", bounds.column, bounds.cut_off);
+    let (condition, binds) = bounds.condition(table);
+    let read = SqlStatement::with_binds(read(table, &condition), binds);
     let copy = ArchiveBatch { table: table.plain(), batch: id.clone(), read };
     let mut copy =
         Change::new(table.plain(), format!("{why} are copied"), Operation::Archive(copy));
@@ -131,36 +100,36 @@ pub(in crate::tools) fn archive(
     copy.recovery = Recovery::Repeatable;
     copy.facts = facts.clone();
 
-    let mut binds = batch.binds(table);
-    binds.extend([
-        Bind::Text(id),
+    let binds = vec![
+        Bind::Text(id.clone()),
         Bind::Text(table.plain()),
         Bind::Text(bounds.column.clone()),
         Bind::Timestamp(bounds.cut_off),
-    ]);
-    let operation = Operation::sql(delete(table), binds);
+    ];
+    let operation = Operation::FromArchive(ArchivedRows {
+        batch: id.clone(),
+        feed: Feed::Keys { columns: table.key().count() },
+        statement: SqlStatement::with_binds(delete(table), binds),
+    });
     let text = format!("{why} are deleted, except those that have changed since they were copied");
     let mut delete = Change::new(table.plain(), text, operation);
     delete.risk = Risk::High;
     delete.recovery = Recovery::Transactional;
     delete.inverse =
         Inverse::Impossible { why: "`restore_archived_data` brings the rows back".to_owned() };
-    delete.cost = [("rows_archived".to_owned(), u64::try_from(count).unwrap_or(u64::MAX))].into();
+    delete.cost = [("rows_archived".to_owned(), *rows)].into();
     delete.facts = facts;
     vec![copy, delete]
 }
 
-/// Reads the rows that are still the versions that were seen.
-fn read(table: &ColdTable) -> String {
+/// Reads the rows of a batch as they are.
+fn read(table: &ColdTable, condition: &str) -> String {
     let (name, version) = (&table.name, ColdTable::version());
     format!(
         "select {} as key, {version} as hash, pg_catalog.to_jsonb({ROW})::text as row, \
          (pg_catalog.jsonb_populate_record(null::{name}, pg_catalog.to_jsonb({ROW})))::text \
-         = {ROW}::text as lossless \
-         from {} join {name} as {ROW} on {} where {version} = wanted.lakeops_hash",
+         = {ROW}::text as lossless from {name} as {ROW} where {condition}",
         table.key_text(&format!("{ROW}.")),
-        table.bound_rows(),
-        table.joins(),
     )
 }
 
@@ -189,8 +158,8 @@ fn delete(table: &ColdTable) -> String {
     )
 }
 
-/// The change that brings a batch back. `rows` are JSON texts.
-pub(in crate::tools) fn restore(table: &ColdTable, batch: &str, rows: &[String]) -> Change {
+/// The change that brings a batch back: the rows that left with it, read from the archive at that moment.
+pub(in crate::tools) fn restore(table: &ColdTable, batch: &BatchRow) -> Change {
     let columns = table.writable().join(", ");
     let name = &table.name;
     let text = format!(
@@ -201,21 +170,24 @@ pub(in crate::tools) fn restore(table: &ColdTable, batch: &str, rows: &[String])
          select (select pg_catalog.count(*) from back) as rows, \
          (select pg_catalog.count(*) from note) as batches"
     );
-    let all = format!("[{}]", rows.join(","));
-    let binds = vec![Bind::Text(all), Bind::Text(batch.to_owned())];
-    let why = format!("{} archived rows of batch {batch} come back", rows.len());
-    let mut change = Change::new(table.plain(), why, Operation::sql(text, binds));
+    let operation = Operation::FromArchive(ArchivedRows {
+        batch: batch.batch_id.clone(),
+        feed: Feed::Rows { rows: batch.rows, except: batch.kept_hot.clone() },
+        statement: SqlStatement::with_binds(text, vec![Bind::Text(batch.batch_id.clone())]),
+    });
+    let why = format!("{} archived rows of batch {} come back", batch.rows, batch.batch_id);
+    let mut change = Change::new(table.plain(), why, operation);
     change.risk = Risk::Medium;
     change.recovery = Recovery::Transactional;
     change.guard = Some(Query::with_binds(
         "select exists (select from lakeops.archived_batch \
          where batch_id = $1 and restored_at is null) as holds",
-        vec![Bind::Text(batch.to_owned())],
+        vec![Bind::Text(batch.batch_id.clone())],
     ));
     change.inverse =
         Inverse::Impossible { why: "`archive_cold_data_to_delta` archives them again".to_owned() };
     change.independent = true;
-    change.facts = json!({ "batch": batch, "rows": rows.len() });
+    change.facts = json!({ "batch": batch.batch_id, "rows": batch.rows });
     change
 }
 
@@ -234,12 +206,6 @@ mod tests {
         }
     }
 
-    fn batch() -> Batch {
-        let keys =
-            vec![vec!["nl".to_owned(), "1".to_owned()], vec!["nl".to_owned(), "2".to_owned()]];
-        Batch { keys, versions: vec![11, 12] }
-    }
-
     #[test]
     fn a_batch_is_bounded_by_age_and_key() {
         let (text, binds) = bounds(Some(&["nl", "0"])).condition(&orders());
@@ -254,33 +220,40 @@ mod tests {
 
     #[test]
     fn rows_are_copied_before_they_are_deleted() {
-        let changes = archive(&orders(), &bounds(None), &batch(), "here");
+        let (table, bounds) = (orders(), bounds(None));
+        let batch = Batch { table: &table, bounds: &bounds, id: "b".into(), rows: 2 };
+        let changes = archive(&batch);
         let kinds: Vec<_> = changes.iter().map(|change| change.operation.kind()).collect();
-        assert_eq!(kinds, ["archive", "sql"]);
+        assert_eq!(kinds, ["archive", "from_archive"]);
         assert_eq!((changes[1].risk, changes[1].cost["rows_archived"]), (Risk::High, 2));
-        let Operation::Sql { statement, .. } = &changes[1].operation else { panic!() };
-        // Two columns of the key, the versions, and four facts of the batch.
-        assert_eq!(statement.binds.len(), 7);
-        assert!(statement.text.contains("${}".replace("{}", "7").as_str()), "{}", statement.text);
-        assert_eq!(statement.binds[0], Bind::TextArray(vec!["nl".to_owned(), "nl".to_owned()]));
+        let Operation::FromArchive(delete) = &changes[1].operation else { panic!() };
+        // Two columns of the key and the versions are fed; four facts of the batch follow.
+        assert_eq!(delete.feed, Feed::Keys { columns: 2 });
+        assert_eq!(delete.statement.binds.len(), 4);
+        assert!(delete.statement.text.contains("$7"), "{}", delete.statement.text);
+        // What is approved does not grow with the number of rows, and stays when one of them changes.
+        let more = archive(&Batch { rows: 1_000_000, ..batch });
+        assert_eq!(more[1].digest(), changes[1].digest());
     }
 
     #[test]
-    fn other_versions_are_another_batch() {
-        let (one, mut other) = (batch(), batch());
-        assert_eq!(one.id(&orders(), "here"), batch().id(&orders(), "here"));
-        other.versions[0] += 1;
-        assert_ne!(one.id(&orders(), "here"), other.id(&orders(), "here"));
-        assert_ne!(one.id(&orders(), "here"), one.id(&orders(), "there"));
+    fn another_stretch_or_place_is_another_batch() {
+        let table = orders();
+        let id = bounds(None).batch_id(&table, "here");
+        assert_eq!(id, bounds(None).batch_id(&table, "here"));
+        assert_ne!(id, bounds(None).batch_id(&table, "there"));
+        assert_ne!(id, bounds(Some(&["nl", "0"])).batch_id(&table, "here"));
+        let later = Bounds { cut_off: Timestamp::from_millis(1), ..bounds(None) };
+        assert_ne!(id, later.batch_id(&table, "here"));
     }
 
     #[test]
     fn restored_rows_are_written_once() {
-        let rows = ["{\"id\": 1}".to_owned(), "{\"id\": 2}".to_owned()];
-        let change = restore(&orders(), "b", &rows);
-        let Operation::Sql { statement, .. } = &change.operation else { panic!() };
-        assert_eq!(statement.binds[0], Bind::Text("[{\"id\": 1},{\"id\": 2}]".to_owned()));
-        assert!(!statement.text.contains("\"total\""), "what is generated is made anew");
+        let row = BatchRow { batch_id: "b".into(), rows: 2, kept_hot: vec!["[\"1\"]".into()] };
+        let change = restore(&orders(), &row);
+        let Operation::FromArchive(back) = &change.operation else { panic!() };
+        assert_eq!(back.feed, Feed::Rows { rows: 2, except: row.kept_hot });
+        assert!(!back.statement.text.contains("\"total\""), "what is generated is made anew");
         assert!(change.guard.is_some() && change.independent);
     }
 }

@@ -133,3 +133,36 @@ pub(in crate::tools) fn missing(batch: &str, found: u64, wanted: u64) -> Failure
         "the history here may not be the one that they were archived into: look at `[history] location`",
     )
 }
+
+/// A batch has a copy of each row that left with it. Rows that stayed may have one, too.
+pub(in crate::tools) fn check_counts(
+    batches: &[BatchRow],
+    copies: &BTreeMap<String, u64>,
+) -> Result<(), Failure> {
+    for batch in batches {
+        let found = copies.get(&batch.batch_id).copied().unwrap_or(0);
+        let most = batch.rows.saturating_add(u64::try_from(batch.kept_hot.len()).unwrap_or(0));
+        if !(batch.rows..=most).contains(&found) {
+            return Err(missing(&batch.batch_id, found, batch.rows));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(id: &str, rows: u64, kept: &[&str]) -> BatchRow {
+        let kept_hot = kept.iter().map(|key| (*key).to_owned()).collect();
+        BatchRow { batch_id: id.to_owned(), rows, kept_hot }
+    }
+
+    #[test]
+    fn a_count_is_held_against_the_archive() {
+        let copies: BTreeMap<_, _> = [("a".to_owned(), 3)].into();
+        assert!(check_counts(&[batch("a", 2, &["k"])], &copies).is_ok());
+        assert!(check_counts(&[batch("a", 2, &[])], &copies).is_err());
+        assert!(check_counts(&[batch("b", 1, &[])], &copies).is_err());
+    }
+}

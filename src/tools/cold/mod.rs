@@ -15,7 +15,7 @@ mod view;
 
 pub(in crate::tools) use batch::{Batch, Bounds, archive, restore};
 pub(in crate::tools) use copies::{
-    BATCHES, BatchRow, batches, copies, counts, is_ready, missing,
+    BATCHES, BatchRow, batches, check_counts, copies, counts, is_ready, missing,
 };
 #[cfg(test)]
 pub(in crate::tools) use table::tests::orders;

@@ -43,7 +43,7 @@ pub(in crate::tools) struct ColdTable {
 }
 
 impl ColdTable {
-    /// Looks at a table: it must be an ordinary one and have a primary key.
+    /// Looks at a table: it must be an ordinary or partitioned one and have a primary key.
     pub(in crate::tools) async fn look(cx: &ReadContext<'_>, text: &str) -> Result<Self, Failure> {
         let name = QualifiedName::parse(text)
             .map_err(|error| Failure::permanent("archive::bad_name", error.to_string()))?;
@@ -54,12 +54,6 @@ impl ColdTable {
             None => {
                 let text = format!("there is no table `{}`", table.plain());
                 Err(Failure::permanent("archive::no_such_table", text))
-            }
-            Some("p") => {
-                let text = format!("`{}` is partitioned", table.plain());
-                Err(Failure::permanent("archive::partitioned", text).with_help(
-                    "archive its partitions one by one; an emptied one can be detached and dropped",
-                ))
             }
             Some(_) if table.key().next().is_none() => {
                 let text =

@@ -6,8 +6,9 @@
 //! batch in `lakeops.archived_batch`, which makes the copies visible.
 //! Undo: `restore_archived_data`.
 //!
-//! `plan_archive` says which batches there are. A row that is changed between the copy and the deletion
-//! stays where it is, and its copy is never shown.
+//! `plan_archive` says which batches there are: stretches of keys below a cut-off, and no lists of rows. Which
+//! rows a stretch has is read when they are copied, and deleted is what was copied and has not changed since.
+//! A row that is changed between the two stays where it is, and its copy is never shown.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::kernel::change::Origin;
 use crate::kernel::{
-    Change, ChangeSet, Failure, Inverse, Operation, Recovery, Risk, SqlFile, Timestamp,
+    Bind, Change, ChangeSet, Failure, Inverse, Operation, Query, Recovery, Risk, SqlFile, Timestamp,
 };
 use crate::sql_file;
 use crate::tools::cold::{self, Batch, Bounds, COLUMNS, ColdTable, READY, REFERENCES};
@@ -85,7 +86,7 @@ impl WriteTool for ArchiveColdData {
         name: "archive_cold_data_to_delta",
         family: Family::Health,
         risk: Risk::High,
-        revision: 1,
+        revision: 2,
         summary: "Moves a batch of cold rows out of their table into a Delta table",
         sql: &[&COLUMNS, &REFERENCES, &READY, &CREATE],
         secrets: &[],
@@ -111,14 +112,14 @@ impl WriteTool for ArchiveColdData {
                 reference.child
             )));
         }
-        let batch = Batch::read(cx, &table, &bounds).await?;
-        if batch.len() == 0 {
+        let rows = bounds.count(cx, &table).await?;
+        if rows == 0 {
             return Ok(ChangeSet::new(Vec::new()));
         }
-        // The same rows of a branch are another batch than those of its parent.
         let place = format!("{}/{}", cx.target, cx.pg.server().await?.database);
+        let id = free_id(cx, bounds.batch_id(&table, &place)).await?;
         let mut changes = prepare(cx).await?;
-        changes.extend(cold::archive(&table, &bounds, &batch, &place));
+        changes.extend(cold::archive(&Batch { table: &table, bounds: &bounds, id, rows }));
         Ok(ChangeSet::new(changes))
     }
 
@@ -169,6 +170,19 @@ impl WriteTool for ArchiveColdData {
         });
         vec![HistoryRow { table: "data_archival_history".to_owned(), row }]
     }
+}
+
+/// The name of the batch. A stretch that was archived and restored is another batch the next time.
+async fn free_id(cx: &ReadContext<'_>, id: String) -> Result<String, Failure> {
+    if !cold::is_ready(cx).await? {
+        return Ok(id);
+    }
+    let text = "select pg_catalog.count(*) as earlier from lakeops.archived_batch \
+                where batch_id = $1 or pg_catalog.starts_with(batch_id, $1 || '-')";
+    let query = Query::with_binds(text, vec![Bind::Text(id.clone())]);
+    let found = cx.pg.query("earlier batches of the stretch", &query).await?;
+    let earlier = found.first().and_then(|row| row["earlier"].as_u64()).unwrap_or(0);
+    Ok(if earlier == 0 { id } else { format!("{id}-{}", earlier + 1) })
 }
 
 /// Makes the table of batches where it is not there yet. It is the engine's own, like that of the keys: it

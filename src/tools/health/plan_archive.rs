@@ -1,6 +1,7 @@
 //! Freezes which rows of a table are to be archived, and cuts them into batches.
 //!
-//! Reads: the keys of the rows that are older than the cut-off, in their order.
+//! Reads: of the rows that are older than the cut-off, in the order of their keys, the last key of each batch.
+//! The server goes through all of them once; no more than one key a batch leaves it.
 //! Changes: nothing.
 //! Undo: nothing to undo.
 //!
@@ -31,21 +32,17 @@ struct Params {
     /// Rows that were not touched for so long are cold; by default as configured.
     #[serde(default)]
     older_than: Option<Span>,
-    /// How many rows one batch has.
-    #[serde(default = "a_thousand")]
+    /// How many rows one batch has: so many are held in memory at once.
+    #[serde(default = "five_thousand")]
     #[schemars(range(min = 1, max = 10_000))]
     batch_rows: u32,
-    /// How many rows are archived at most; the rest is for the next time.
-    #[serde(default = "a_hundred_thousand")]
-    most_rows: u32,
+    /// How many rows are archived at most, the rest being for the next time; by default all.
+    #[serde(default)]
+    most_rows: Option<u64>,
 }
 
-const fn a_thousand() -> u32 {
-    1_000
-}
-
-const fn a_hundred_thousand() -> u32 {
-    100_000
+const fn five_thousand() -> u32 {
+    5_000
 }
 
 /// The batches.
@@ -83,7 +80,7 @@ impl ReadTool for PlanArchive {
         name: "plan_archive",
         family: Family::Health,
         risk: Risk::Low,
-        revision: 1,
+        revision: 2,
         summary: "Freezes which rows of a table are to be archived, and cuts them into batches",
         sql: &[&COLUMNS, &REFERENCES],
         secrets: &[],
@@ -107,7 +104,7 @@ impl ReadTool for PlanArchive {
             cx.clock.now().as_millis().saturating_sub_unsigned(age.as_millis()),
         );
         let size = u64::from(params.batch_rows.max(1));
-        let edges = edges(&table, cx, (&column, cut_off), (size, params.most_rows.into())).await?;
+        let edges = edges(&table, cx, (&column, cut_off), (size, params.most_rows)).await?;
         let batches = cut(edges, size);
         let total_rows = batches.iter().map(|batch| batch.rows).sum();
         Ok(Output { table: table.plain(), column, cut_off, total_rows, batches })
@@ -136,13 +133,14 @@ async fn edges(
     table: &ColdTable,
     cx: &ReadContext<'_>,
     (column, cut_off): (&str, Timestamp),
-    (size, most): (u64, u64),
+    (size, most): (u64, Option<u64>),
 ) -> Result<Vec<Edge>, Failure> {
+    let most = most.map(|most| format!(" limit {most}")).unwrap_or_default();
     let text = format!(
         "select {} as key, cold.place from (select keys.*, \
              pg_catalog.row_number() over (order by {keys}) as place, \
              pg_catalog.count(*) over () as total from (select {keys} from {} \
-             where {} < $1::timestamptz order by {keys} limit {most}) as keys) as cold \
+             where {} < $1::timestamptz order by {keys}{most}) as keys) as cold \
              where cold.place % {size} = 0 or cold.place = cold.total order by cold.place",
         table.key_array("cold."),
         table.name,

@@ -5,6 +5,7 @@
 //! are not shown any more. The copies themselves stay.
 //! Undo: `archive_cold_data_to_delta` archives them again.
 //!
+//! The rows are read from the archive when their batch's turn comes, so no more than one batch is held at once.
 //! A row whose key is taken by now stops its batch: neither of the two is thrown away.
 
 use schemars::JsonSchema;
@@ -28,13 +29,9 @@ struct Params {
     /// The batches; by default all of the table.
     #[serde(default)]
     batches: Option<Vec<String>>,
-    /// How many batches are brought back at most, the newest first.
-    #[serde(default = "a_hundred")]
-    most_batches: usize,
-}
-
-const fn a_hundred() -> usize {
-    100
+    /// How many batches are brought back at most, the newest first; by default all.
+    #[serde(default)]
+    most_batches: Option<usize>,
 }
 
 /// What came back.
@@ -51,7 +48,7 @@ impl WriteTool for RestoreArchivedData {
         name: "restore_archived_data",
         family: Family::Health,
         risk: Risk::Medium,
-        revision: 1,
+        revision: 2,
         summary: "Brings archived rows back into their table",
         sql: &[&COLUMNS, &REFERENCES, &READY, &BATCHES],
         secrets: &[],
@@ -72,14 +69,12 @@ impl WriteTool for RestoreArchivedData {
             }
             batches.retain(|batch| wanted.contains(&batch.batch_id));
         }
-        batches.truncate(params.most_batches);
-        let mut changes = Vec::with_capacity(batches.len());
-        for batch in &batches {
-            let copies = cold::copies(cx, std::slice::from_ref(batch)).await?;
-            let rows: Vec<_> = copies.into_iter().map(|copy| copy.row).collect();
-            changes.push(cold::restore(&table, &batch.batch_id, &rows));
+        batches.truncate(params.most_batches.unwrap_or(usize::MAX));
+        if !batches.is_empty() {
+            let copies = cold::counts(cx, &table).await?;
+            cold::check_counts(&batches, &copies)?;
         }
-        Ok(ChangeSet::new(changes))
+        Ok(ChangeSet::new(batches.iter().map(|batch| cold::restore(&table, batch)).collect()))
     }
 
     fn report(&self, settled: &[Settled<'_>]) -> Output {

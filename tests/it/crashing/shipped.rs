@@ -64,6 +64,7 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
         Branch,
         &["project=shop", "branch=production", "table=public.orders", "batch_rows=400"],
     ),
+    ("branch_farewell", Branch, &HERE),
     ("branch_housekeeping", Own(&["forgotten"]), &["project=shop"]),
     ("capacity_review", Branch, &HERE),
     ("collect_branch", Branch, &HERE),
@@ -90,6 +91,7 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
     ("provision_with_governance", Named, &["project=shop", "ops_catalog="]),
     ("relieve_connections", Branch, &HERE),
     ("reset_staging", Own(&["staging"]), &["project=shop"]),
+    ("resync_check", Branch, &["project=shop", "branch=production", "settle=1s", PAIRS]),
     ("review_queue", Branch, &HERE),
     ("run_full_index_analysis", Branch, &HERE),
     ("run_full_sync_validation", Branch, &["project=shop", "branch=production", PAIRS]),
@@ -110,6 +112,7 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
         &["project=shop", "branch=production", "issue=dead_tuple_ratio", "value=0.6"],
     ),
     ("slow_query_review", Branch, &HERE),
+    ("suspension_review", Branch, &HERE),
     ("sync_validation", Branch, &["project=shop", "branch=production", PAIRS]),
     ("test_live", Named, &["project=tmp-live"]),
     ("test_migration_on_branch", Own(&[]), &["project=shop"]),
@@ -122,6 +125,7 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
 
 /// Those that are not run by themselves, and why.
 const NOT_ALONE: &[(&str, &str)] = &[
+    ("cost_review", "it asks a SQL warehouse, and the emulator names none by itself"),
     (
         "promote_migrations",
         "it takes to a branch what was tried on another in the same run: `migrate_schema` runs it",
