@@ -8,7 +8,7 @@ use super::elements::{
     DefaultsSpec, LimitsSpec, ParamSpec, RegistrationSpec, ScheduleSpec, StepSpec, TriggerSpec,
 };
 use super::fields::{self, Fields};
-use super::source::{SourceText, Spanned};
+use super::source::{Place, SourceText, Spanned};
 use super::spec::WorkflowSpec;
 use super::tree::{self, Node};
 use super::yaml;
@@ -67,10 +67,7 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
     let description = map.get("description").and_then(|node| fields::text(node, reporter));
     let mut lost = BTreeSet::new();
     let params = params(&map, &mut lost, reporter);
-    let schedule = items(&map, "schedule", reporter);
-    let schedule =
-        schedule.iter().filter_map(|node| ScheduleSpec::parse(node, &name.value, reporter));
-    let schedule = schedule.collect();
+    let (schedule, schedule_places) = schedules(&map, &name.value, reporter);
     let triggers = items(&map, "triggers", reporter).iter();
     let triggers = triggers.filter_map(|node| TriggerSpec::parse(node, reporter)).collect();
     let help = "add at least one step: `steps: [{ id: look, tool: monitor_connections }]`";
@@ -87,6 +84,7 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
         params,
         target: map.get("target").cloned(),
         schedule,
+        schedule_places,
         triggers,
         lock: map.get("lock").and_then(|node| fields::template_text(node, reporter)),
         limits: read_or_default(&map, "limits", LimitsSpec::parse, reporter),
@@ -95,6 +93,26 @@ fn read(root: &Node, damaged: bool, reporter: &mut Reporter) -> Option<WorkflowS
         registration: map.get("tool").and_then(|node| RegistrationSpec::parse(node, reporter)),
         name,
     })
+}
+
+/// The schedules with their places. Their ids differ: slots are kept by them.
+fn schedules(
+    map: &Fields<'_>,
+    workflow: &str,
+    reporter: &mut Reporter,
+) -> (Vec<ScheduleSpec>, Vec<Place>) {
+    let (mut schedules, mut places) = (Vec::<ScheduleSpec>::new(), Vec::new());
+    for node in items(map, "schedule", reporter) {
+        let Some(schedule) = ScheduleSpec::parse(node, workflow, reporter) else { continue };
+        if schedules.iter().any(|other| other.id == schedule.id) {
+            let message = format!("two schedules have the id `{}`", schedule.id);
+            let help = "slots are kept by the id: give each an `id` of its own";
+            reporter.hinted("workflow::schedule_id", node.place, message, help);
+        }
+        schedules.push(schedule);
+        places.push(node.place);
+    }
+    (schedules, places)
 }
 
 fn check_version(map: &Fields<'_>, reporter: &mut Reporter) {

@@ -65,6 +65,7 @@ impl<'a> Resolver<'a> {
         for name in self.sources.workflows() {
             session.load(name);
         }
+        session.check_schedules();
         session.finish()
     }
 
@@ -174,6 +175,29 @@ impl<'r> Session<'r> {
         self.done.insert(name, sound);
         self.found.extend(reporter.finish());
         self.open.pop();
+    }
+
+    /// Reports schedules of two workflows with one id: slots are kept by it, so one of them would never run.
+    fn check_schedules(&mut self) {
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut found = Vec::new();
+        for workflow in self.done.values().flatten() {
+            let spec = &workflow.spec;
+            let own = spec.name.value.as_str();
+            for (schedule, place) in spec.schedule.iter().zip(&spec.schedule_places) {
+                let owner = *owners.entry(&schedule.id).or_insert(own);
+                if owner != own {
+                    let id = &schedule.id;
+                    let message =
+                        format!("workflow `{owner}` has a schedule with the id `{id}` as well");
+                    let help = "slots are kept by the id: give each an `id` of its own";
+                    let path = spec.source.path();
+                    let mistake = Diagnostic::error("workflow::schedule_id", path, message);
+                    found.push(mistake.at(&spec.source, *place).with_help(help));
+                }
+            }
+        }
+        self.found.extend(found);
     }
 
     /// Keeps a mistake of another file, such as a script.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::elements::{
     DefaultsSpec, LimitsSpec, ParamSpec, RegistrationSpec, ScheduleSpec, StepSpec, TriggerSpec,
 };
-use super::source::{SourceText, Spanned};
+use super::source::{Place, SourceText, Spanned};
 use super::tree::Node;
 use crate::kernel::Digest;
 
@@ -31,6 +31,8 @@ pub struct WorkflowSpec {
     pub target: Option<Node>,
     /// When it runs by the clock.
     pub schedule: Vec<ScheduleSpec>,
+    /// Where each schedule is written.
+    pub schedule_places: Vec<Place>,
     /// What events start it.
     pub triggers: Vec<TriggerSpec>,
     /// Its lock: a template.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lakeops::workflow::{Diagnostic, Resolver};
+use lakeops::workflow::{Diagnostic, Library, Resolver};
 
 use super::{library, resolve, texts, tools};
 
@@ -38,6 +38,36 @@ fn every_mistake_of_every_bad_file_is_told() {
     let others = resolution.diagnostics.iter().filter(|found| found.file.starts_with("sops/"));
     let others: Vec<String> = others.map(Diagnostic::to_string).collect();
     assert!(others.iter().any(|text| text.contains("sops/broken.rhai:")), "{others:?}");
+}
+
+#[test]
+fn a_schedule_id_is_that_of_one_schedule() {
+    let workflow = |name: &str, schedules: &str| {
+        let steps = "steps: [{ id: look, tool: monitor_connections }]";
+        let text = format!("version: 1\nname: {name}\nschedule:\n{schedules}{steps}\n");
+        (format!("workflows/{name}.yaml"), text)
+    };
+    let hourly = "  - { id: hourly, cron: \"0 * * * *\" }\n";
+    let twice = format!("{hourly}  - {{ id: hourly, cron: \"5 * * * *\" }}\n");
+    let same = "  - { cron: \"0 * * * *\" }\n".repeat(2);
+    for (files, place, text) in [
+        (vec![workflow("a", &twice)], "a.yaml:5:5", "two schedules have the id `hourly`"),
+        (vec![workflow("a", &same)], "a.yaml:5:5", "two schedules have the id `a 0 * * * * UTC`"),
+        (
+            vec![workflow("a", hourly), workflow("b", hourly)],
+            "b.yaml:4:5",
+            "workflow `a` has a schedule with the id `hourly` as well",
+        ),
+    ] {
+        let library = files
+            .into_iter()
+            .fold(Library::new(), |all, (path, text)| all.with_workflow(&path, text));
+        let resolution = Resolver::new(&tools::catalog(), &library).resolve_all();
+        let told: Vec<String> = resolution.diagnostics.iter().map(Diagnostic::to_string).collect();
+        assert!(!resolution.is_sound());
+        let found = told.iter().any(|it| it.contains(place) && it.contains(text));
+        assert!(found, "{place} {text}: {}", told.join("\n"));
+    }
 }
 
 #[test]
