@@ -57,9 +57,11 @@ fn family_list(path: &Path, stems: &[String]) -> String {
 }
 
 fn sql_names() -> Vec<String> {
-    // `engine` is what sessions and appliers use themselves, `doctor` what the verb of that name does,
-    // `schema` what a snapshot is read with, `crash` what a crash test compares.
-    let folders = FAMILIES.iter().chain(&["crash", "doctor", "engine", "schema", "shared"]);
+    // `catalog` is for questions that people ask, `engine` what sessions and appliers use themselves,
+    // `doctor` what the verb of that name does, `schema` what a snapshot is read with, `crash` what a crash
+    // test compares.
+    let folders =
+        FAMILIES.iter().chain(&["catalog", "crash", "doctor", "engine", "schema", "shared"]);
     let mut names: Vec<_> = folders
         .flat_map(|folder| {
             let stems = stems(&root().join("sql").join(folder), ".sql");
