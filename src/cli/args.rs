@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::commands::{
-    approvals, approve, audit, bench, cancel, completions, config, demo, doctor, emulator, explain,
-    export, fork, freeze, history, init, logs, plan, reject, report, resume, run, runs, schedule,
-    schema, serve, settle, show, sop, sql, test, thaw, tools, validate, watch,
+    approvals, approve, ask, audit, bench, cancel, completions, config, demo, doctor, emulator,
+    explain, export, fork, freeze, history, init, logs, plan, reject, report, resume, run, runs,
+    schedule, schema, serve, settle, show, sop, sql, test, thaw, tools, validate, watch,
 };
 use super::exit::CODES;
 use super::logging::LogFormat;
@@ -148,6 +148,7 @@ pub(crate) enum Command {
     Report(report::Args),
     History(history::Args),
     Export(export::Args),
+    Ask(ask::Args),
     Tools(tools::Args),
     Sql(sql::Args),
     Sop(sop::Args),

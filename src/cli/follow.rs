@@ -19,13 +19,32 @@ use crate::report::run::{self, Detail};
 use crate::report::style::{Style, Tone};
 use crate::report::timeline;
 
+/// What whoever watches is told meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Everything that happens.
+    All,
+    /// Not which steps are skipped.
+    Work,
+}
+
 /// Works on a run until it is over, waits for somebody, or is interrupted.
 pub async fn execute(
     session: &Session<'_>,
     engine: &Engine,
     run: &RunId,
 ) -> Result<(Outcome, bool), CliError> {
-    let (interrupt, observer) = (CancellationToken::new(), watcher(session));
+    execute_telling(session, engine, run, Told::All).await
+}
+
+/// The same, and says what of it whoever watches is told.
+pub async fn execute_telling(
+    session: &Session<'_>,
+    engine: &Engine,
+    run: &RunId,
+    told: Told,
+) -> Result<(Outcome, bool), CliError> {
+    let (interrupt, observer) = (CancellationToken::new(), watcher(session, told));
     let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
     let outcome = engine.execute(run, interrupt.clone(), observer).await;
     listener.abort();
@@ -38,7 +57,7 @@ pub async fn rehearse_and_print(
     engine: &Engine,
     plan: &Plan,
 ) -> Result<Exit, CliError> {
-    let (interrupt, observer) = (CancellationToken::new(), watcher(session));
+    let (interrupt, observer) = (CancellationToken::new(), watcher(session, Told::All));
     let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
     let by = session.principal()?;
     let rehearsed = engine.rehearse(plan, by, interrupt.clone(), observer).await;
@@ -49,8 +68,8 @@ pub async fn rehearse_and_print(
     Ok(if interrupt.is_cancelled() { Exit::Interrupted } else { Exit::of_outcome(outcome) })
 }
 
-fn watcher(session: &Session<'_>) -> Arc<dyn Observer> {
-    Arc::new(Watcher { out: session.shell.out.clone() })
+fn watcher(session: &Session<'_>, told: Told) -> Arc<dyn Observer> {
+    Arc::new(Watcher { out: session.shell.out.clone(), told })
 }
 
 /// What is printed of a run as JSON.
@@ -113,11 +132,13 @@ pub async fn told_to_end() {
 /// Prints what happens while it happens, for whoever watches.
 struct Watcher {
     out: Output,
+    told: Told,
 }
 
 impl Observer for Watcher {
     fn event(&self, run: &RunId, at: Timestamp, event: &Event) {
-        if !self.out.is_watched() {
+        let is_told = self.told == Told::All || !matches!(event, Event::StepSkipped { .. });
+        if !self.out.is_watched() || !is_told {
             return;
         }
         let entry =

@@ -3,6 +3,7 @@
 //! Reports never write and never decide: they turn entries and plans into text, and into the JSON that
 //! `--output json` prints. Start with [`view::RunView`]; [`style::Style`] says how a text may look.
 
+pub mod answer;
 pub mod approvals;
 pub mod audit;
 pub mod backtest;

@@ -132,6 +132,7 @@ const VERBS: &[&[&str]] = &[
     &["export"],
     &["export", "databricks"],
     &["export", "alerts"],
+    &["ask"],
     &["tools"],
     &["tools", "list"],
     &["tools", "show"],

@@ -6,6 +6,7 @@ mod apply;
 mod architecture;
 #[cfg(test)]
 mod archive;
+mod ask;
 #[cfg(test)]
 mod backtest;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod approvals;
 pub(crate) mod approve;
+pub(crate) mod ask;
 pub(crate) mod audit;
 pub(crate) mod backtest;
 pub(crate) mod bench;
@@ -94,6 +95,7 @@ async fn with_session(command: Command, session: &Session<'_>) -> Result<Exit, C
         Command::Audit(args) => audit::run(session, args).await,
         Command::Export(args) => export::run(session, args),
         Command::Report(args) => report::run(session, args).await,
+        Command::Ask(args) => Box::pin(ask::run(session, args)).await,
         Command::Tools(args) => tools::run(session, args).await,
         Command::Sql(args) => sql::run(session, args).await,
         Command::Sop(args) => sop::run(session, args).await,

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod anomaly;
+pub mod ask;
 pub mod autovacuum;
 pub mod bloat;
 pub mod counters;

@@ -1,68 +1,10 @@
 //! Slow statements: rules that stand by themselves, and a model that misbehaves.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use axum::Router;
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use lakeops::config::ModelConfig;
-use lakeops::kernel::{Secret, Span};
-use lakeops::model::ChatModel;
 use serde_json::{Value, json};
 
 use super::bench::Bench;
+use crate::harness::model::{Answer, stand_in};
 use crate::harness::{connect, execute, value};
-
-/// A stand-in for an OpenAI-compatible endpoint: gives its answers one after the other.
-struct StandIn {
-    answers: Vec<Answer>,
-    next: AtomicUsize,
-    asked: Mutex<Vec<String>>,
-}
-
-enum Answer {
-    Says(String),
-    Fails(u16),
-    Nonsense,
-    Endless,
-    Hangs,
-}
-
-async fn answer(State(stand_in): State<Arc<StandIn>>, body: String) -> Response {
-    stand_in.asked.lock().unwrap().push(body);
-    let next = stand_in.next.fetch_add(1, Ordering::SeqCst);
-    match stand_in.answers.get(next) {
-        Some(Answer::Says(text)) => {
-            let message = json!({ "choices": [{ "message": { "content": text } }] });
-            axum::Json(message).into_response()
-        }
-        Some(Answer::Fails(status)) => {
-            axum::http::StatusCode::from_u16(*status).unwrap().into_response()
-        }
-        Some(Answer::Nonsense) => "<html>busy</html>".into_response(),
-        Some(Answer::Endless) => "x".repeat(1 << 20).into_response(),
-        Some(Answer::Hangs) | None => std::future::pending().await,
-    }
-}
-
-async fn stand_in(answers: Vec<Answer>) -> (Arc<StandIn>, ChatModel) {
-    let state = Arc::new(StandIn { answers, next: AtomicUsize::new(0), asked: Mutex::default() });
-    let router =
-        Router::new().route("/v1/chat/completions", post(answer)).with_state(Arc::clone(&state));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let config = ModelConfig {
-        endpoint: Some(endpoint),
-        timeout: Span(Duration::from_millis(300)),
-        ..ModelConfig::default()
-    };
-    let token = Secret::new("a token of the test".to_owned());
-    (state, ChatModel::new(&config, Some(token)).unwrap().unwrap())
-}
 
 async fn setup(bench: &Bench) {
     execute(
@@ -158,7 +100,7 @@ async fn rules_stand_alone_and_a_model_only_adds() {
         assert!(said.contains(why), "{said} / {why}");
     }
     assert_eq!(value::<i64>(&bench.endpoint, "select count(*) from s.orders").await, 50_000);
-    let asked = state.asked.lock().unwrap().join("\n");
+    let asked = state.asked();
     for literal in ["2020-02-02", "Ada", "4711", "a token of the test"] {
         assert!(!asked.contains(literal), "{literal} was sent");
     }

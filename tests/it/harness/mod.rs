@@ -5,6 +5,7 @@
 
 pub(crate) mod crash;
 pub(crate) mod disk;
+pub(crate) mod model;
 pub(crate) mod versions;
 
 use std::fs;
