@@ -6,6 +6,7 @@ mod apply;
 mod architecture;
 #[cfg(test)]
 mod archive;
+#[cfg(test)]
 mod ask;
 #[cfg(test)]
 mod backtest;
@@ -41,6 +42,8 @@ mod lakebase;
 mod operations;
 #[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod proofs;
 #[cfg(test)]
 mod reader;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::cli::Project;
 use crate::harness::execute;
 use crate::tools::{Bench, pause};
 
@@ -45,6 +46,25 @@ impl Pair {
             json!({"table": "public.orders", "database": self.target.endpoint.database()});
         self.source.read(tool, more).await
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_of_tables_are_compared_in_one_go() {
+    let pair = Pair::new("pairs", 100).await;
+    execute(&pair.target.endpoint, &["delete from orders where id = 7"]).await;
+    let mut project = Project::new();
+    project.url = Some(pair.source.endpoint.to_url().expose().clone());
+    let workflow = include_str!("../../workflows/run_full_sync_validation.yaml");
+    let script = include_str!("../../sops/sync.rhai");
+    project.write("workflows/run_full_sync_validation.yaml", workflow);
+    project.write("sops/sync.rhai", script);
+    let copy = json!({ "table": "public.orders", "database": pair.target.endpoint.database() });
+    let pairs =
+        json!([{ "source": { "table": "public.orders" }, "target": copy, "mode": "batch" }]);
+    let pairs = format!("pairs={pairs}");
+    let output = project.json(&["tools", "run", "run_full_sync_validation", "-p", &pairs]);
+    assert_eq!((&output["total_pairs"], &output["healthy"]), (&json!(1), &json!(0)), "{output:#}");
+    assert!(output.to_string().contains("\"7\""), "the key is named: {output:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

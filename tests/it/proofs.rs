@@ -1,0 +1,357 @@
+//! Which test proves which tool. `registry` checks that each of them is there and speaks of its tool.
+
+/// The tools that the first document of the project names.
+pub(crate) const FIRST_47: &[&str] = &[
+    "provision_lakebase_project",
+    "create_ops_catalog",
+    "create_branch",
+    "protect_branch",
+    "enforce_ttl_policies",
+    "monitor_branch_count",
+    "reset_branch_from_parent",
+    "create_branch_on_pr",
+    "delete_branch_on_pr_close",
+    "apply_schema_migration",
+    "capture_schema_diff",
+    "test_migration_on_branch",
+    "setup_cicd_pipeline",
+    "configure_rls",
+    "setup_unity_catalog_integration",
+    "setup_ai_agent_branching",
+    "provision_with_governance",
+    "persist_pg_stat_statements",
+    "detect_unused_indexes",
+    "detect_bloated_indexes",
+    "detect_missing_indexes",
+    "detect_duplicate_indexes",
+    "detect_missing_fk_indexes",
+    "run_full_index_analysis",
+    "identify_tables_needing_vacuum",
+    "schedule_vacuum_analyze",
+    "schedule_vacuum_full",
+    "check_txid_wraparound_risk",
+    "tune_autovacuum_parameters",
+    "analyze_slow_queries_with_ai",
+    "forecast_capacity_needs",
+    "monitor_system_health",
+    "evaluate_alert_thresholds",
+    "execute_low_risk_sop",
+    "validate_sync_completeness",
+    "validate_sync_integrity",
+    "run_full_sync_validation",
+    "identify_cold_data",
+    "archive_cold_data_to_delta",
+    "create_unified_access_view",
+    "monitor_connections",
+    "terminate_idle_connections",
+    "track_cost_attribution",
+    "recommend_scale_to_zero_timeout",
+    "diagnose_root_cause",
+    "self_heal",
+    "natural_language_dba",
+];
+
+/// Those of them that are not there yet.
+pub(crate) const NOT_YET: &[&str] =
+    &["create_unified_access_view", "recommend_scale_to_zero_timeout", "track_cost_attribution"];
+
+/// Tools that no test of their own proves yet.
+pub(crate) const UNPROVEN: &[&str] = &["create_ops_catalog"];
+
+/// Each tool with the test that proves it: a file below the root of the project, and a function in it.
+pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
+    ("analyze_slow_queries", "tests/it/detect/slow.rs", "rules_stand_alone_and_a_model_only_adds"),
+    (
+        "analyze_slow_queries_with_ai",
+        "tests/it/workflows/reviews.rs",
+        "costly_statements_with_a_fault_are_told",
+    ),
+    (
+        "answer_question",
+        "tests/it/ask/mod.rs",
+        "a_real_database_answers_with_figures_rows_and_what_fixes_it",
+    ),
+    (
+        "apply_index_recommendations",
+        "tests/it/workflows.rs",
+        "advice_about_indexes_is_followed_after_a_decision",
+    ),
+    (
+        "apply_schema_migration",
+        "tests/it/engine/migrations.rs",
+        "killed_at_every_boundary_each_migration_happens_once",
+    ),
+    ("archive_cold_data_to_delta", "tests/it/archive.rs", "killed_anywhere_each_row_is_seen_once"),
+    (
+        "capture_schema_diff",
+        "tests/it/lakebase/whole.rs",
+        "the_program_works_on_the_branches_of_a_project",
+    ),
+    (
+        "check_assertions",
+        "tests/it/lakebase/promotion.rs",
+        "what_fails_its_test_never_leaves_its_branch",
+    ),
+    (
+        "check_txid_wraparound_risk",
+        "tests/it/detect/wraparound.rs",
+        "old_tables_and_their_holders_are_told",
+    ),
+    (
+        "collect_pg_stat_statements_info",
+        "tests/it/collection.rs",
+        "what_is_not_there_is_not_measured",
+    ),
+    ("collect_sessions", "tests/it/collection.rs", "who_waits_for_whom_is_sampled"),
+    (
+        "collect_statistics",
+        "tests/it/collection.rs",
+        "tables_indexes_and_checkpoints_are_recorded_when_they_are_due",
+    ),
+    (
+        "collect_table_workload",
+        "tests/it/lakebase/advice.rs",
+        "a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_through_kills",
+    ),
+    (
+        "configure_rls",
+        "tests/it/engine/tenants.rs",
+        "a_tenant_neither_reads_nor_writes_rows_of_another",
+    ),
+    (
+        "create_branch",
+        "tests/it/lakebase/promotion.rs",
+        "migrations_go_over_a_branch_and_staging_to_production",
+    ),
+    (
+        "create_branch_on_pr",
+        "src/tools/branching/proposals.rs",
+        "a_closed_pull_request_takes_its_branch_with_it_once",
+    ),
+    (
+        "delete_branch",
+        "tests/it/lakebase/promotion.rs",
+        "migrations_go_over_a_branch_and_staging_to_production",
+    ),
+    (
+        "delete_branch_on_pr_close",
+        "src/tools/branching/proposals.rs",
+        "a_closed_pull_request_takes_its_branch_with_it_once",
+    ),
+    (
+        "delete_disposable_project",
+        "tests/it/lakebase/provisioning.rs",
+        "a_project_that_is_killed_at_every_boundary_is_made_once",
+    ),
+    (
+        "detect_bloated_indexes",
+        "tests/it/detect/indexes.rs",
+        "every_trap_is_told_from_what_is_wrong",
+    ),
+    ("detect_cicd_drift", "src/tools/pipeline/mod.rs", "only_what_differs_is_shown"),
+    (
+        "detect_duplicate_indexes",
+        "tests/it/detect/indexes.rs",
+        "every_trap_is_told_from_what_is_wrong",
+    ),
+    (
+        "detect_invalid_indexes",
+        "tests/it/detect/indexes.rs",
+        "every_trap_is_told_from_what_is_wrong",
+    ),
+    (
+        "detect_missing_fk_indexes",
+        "tests/it/detect/indexes.rs",
+        "every_trap_is_told_from_what_is_wrong",
+    ),
+    (
+        "detect_missing_indexes",
+        "tests/it/detect/missing.rs",
+        "what_the_workload_asks_for_is_found_and_nothing_else",
+    ),
+    (
+        "detect_unused_indexes",
+        "tests/it/engine/runs.rs",
+        "a_tool_goes_on_from_what_it_found_before",
+    ),
+    (
+        "diagnose_root_cause",
+        "tests/it/incidents.rs",
+        "every_staged_incident_has_the_right_first_cause",
+    ),
+    (
+        "enforce_ttl_policies",
+        "src/tools/branching/proposals.rs",
+        "what_is_overdue_goes_and_what_is_held_stays",
+    ),
+    (
+        "evaluate_alert_thresholds",
+        "tests/it/incidents.rs",
+        "every_staged_incident_has_the_right_first_cause",
+    ),
+    ("execute_low_risk_sop", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
+    ("execute_sql", "tests/it/tools.rs", "sql_of_the_author_runs_exactly_once"),
+    (
+        "experiment_sql",
+        "tests/it/engine/tenants.rs",
+        "an_experiment_runs_where_nothing_can_be_lost_and_leaves_nothing",
+    ),
+    ("explain_answer", "tests/it/ask/model.rs", "a_model_only_adds_and_only_what_is_harmless_runs"),
+    ("explain_slow_queries", "tests/it/detect/slow.rs", "rules_stand_alone_and_a_model_only_adds"),
+    (
+        "forecast_capacity_needs",
+        "src/tools/performance/forecast_capacity_needs.rs",
+        "limits_that_are_near_come_first",
+    ),
+    (
+        "http_request",
+        "tests/it/engine/secrets.rs",
+        "no_byte_of_the_journal_shows_a_secret_in_any_form",
+    ),
+    ("identify_cold_data", "src/tools/health/identify_cold_data.rs", "what_is_in_the_way_is_said"),
+    (
+        "identify_tables_needing_vacuum",
+        "tests/it/tools.rs",
+        "vacuum_is_proposed_by_the_formula_and_measured",
+    ),
+    (
+        "inspect_migrations",
+        "tests/it/lakebase/promotion.rs",
+        "migrations_go_over_a_branch_and_staging_to_production",
+    ),
+    (
+        "inspect_project",
+        "tests/it/lakebase/promotion.rs",
+        "migrations_go_over_a_branch_and_staging_to_production",
+    ),
+    (
+        "inspect_rls",
+        "tests/it/engine/tenants.rs",
+        "a_tenant_neither_reads_nor_writes_rows_of_another",
+    ),
+    ("interpret_question", "tests/it/ask/mod.rs", "questions_find_what_answers_them"),
+    (
+        "judge_index_trial",
+        "tests/it/lakebase/advice.rs",
+        "a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_through_kills",
+    ),
+    (
+        "list_active_branches",
+        "src/tools/performance/list_active_branches.rs",
+        "a_compute_that_sleeps_is_left_alone",
+    ),
+    (
+        "maintain_history",
+        "tests/it/history/upkeep.rs",
+        "files_are_merged_old_rows_go_and_nothing_else_changes",
+    ),
+    (
+        "measure_table_workload",
+        "tests/it/lakebase/advice.rs",
+        "a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_through_kills",
+    ),
+    ("monitor_branch_count", "src/tools/branching/proposals.rs", "the_history_takes_every_row"),
+    ("monitor_connections", "tests/it/tools.rs", "the_lock_tree_has_its_idle_root"),
+    ("monitor_system_health", "tests/it/tools.rs", "health_is_measured_with_rates"),
+    (
+        "natural_language_dba",
+        "tests/it/ask/mod.rs",
+        "a_real_database_answers_with_figures_rows_and_what_fixes_it",
+    ),
+    (
+        "persist_pg_stat_statements",
+        "tests/it/engine/ticks.rs",
+        "a_tick_is_there_once_wherever_its_process_was_killed",
+    ),
+    ("plan_archive", "tests/it/archive.rs", "killed_anywhere_each_row_is_seen_once"),
+    (
+        "protect_branch",
+        "src/tools/branching/proposals.rs",
+        "one_branch_is_protected_and_to_end_that_asks",
+    ),
+    (
+        "prove_tenant_isolation",
+        "tests/it/engine/tenants.rs",
+        "isolation_is_tried_as_the_tenants_and_nothing_of_it_stays",
+    ),
+    (
+        "provision_lakebase_project",
+        "tests/it/lakebase/provisioning.rs",
+        "a_project_that_is_killed_at_every_boundary_is_made_once",
+    ),
+    (
+        "provision_with_governance",
+        "tests/it/lakebase/provisioning.rs",
+        "a_project_that_meets_any_fault_is_made_once",
+    ),
+    (
+        "publish_event",
+        "tests/it/engine/embedded.rs",
+        "an_event_of_another_run_wakes_the_one_that_waits",
+    ),
+    ("read_unified_rows", "tests/it/archive.rs", "killed_anywhere_each_row_is_seen_once"),
+    ("record_healing", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
+    (
+        "register_history_tables",
+        "src/tools/provisioning/register_history_tables.rs",
+        "a_table_is_registered_where_it_is",
+    ),
+    (
+        "reset_branch_from_parent",
+        "tests/it/lakebase/provisioning.rs",
+        "a_reset_that_is_killed_at_every_boundary_or_meets_any_fault_happens_once",
+    ),
+    ("restore_archived_data", "tests/it/archive.rs", "killed_anywhere_each_row_is_seen_once"),
+    ("run_command", "src/tools/core/run_command.rs", "refused_unless_allowed"),
+    (
+        "run_full_index_analysis",
+        "tests/it/workflows.rs",
+        "advice_about_indexes_is_followed_after_a_decision",
+    ),
+    ("run_full_sync_validation", "tests/it/sync.rs", "pairs_of_tables_are_compared_in_one_go"),
+    (
+        "schedule_vacuum_analyze",
+        "tests/it/tools.rs",
+        "vacuum_is_proposed_by_the_formula_and_measured",
+    ),
+    ("schedule_vacuum_full", "tests/it/tools.rs", "vacuum_full_shrinks_the_table"),
+    ("self_heal", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
+    ("send_alert", "tests/it/workflows.rs", "a_health_check_alerts_when_it_is_critical"),
+    ("setup_ai_agent_branching", "src/tools/pipeline/mod.rs", "whose_change_it_is"),
+    (
+        "setup_cicd_pipeline",
+        "src/tools/pipeline/mod.rs",
+        "every_template_is_filled_in_and_calls_us",
+    ),
+    (
+        "setup_unity_catalog_integration",
+        "src/tools/provisioning/setup_unity_catalog_integration.rs",
+        "a_catalogue_that_was_there_stays",
+    ),
+    (
+        "terminate_idle_connections",
+        "tests/it/tools.rs",
+        "the_idle_transaction_ends_and_nobody_else",
+    ),
+    (
+        "test_migration_on_branch",
+        "tests/it/lakebase/promotion.rs",
+        "migrations_go_over_a_branch_and_staging_to_production",
+    ),
+    (
+        "tune_autovacuum_parameters",
+        "tests/it/detect/tuning.rs",
+        "what_changes_too_slowly_for_its_share_is_tuned_once",
+    ),
+    (
+        "validate_sync_completeness",
+        "tests/it/sync.rs",
+        "equal_tables_are_verified_and_lag_is_no_loss",
+    ),
+    ("validate_sync_integrity", "tests/it/sync.rs", "one_row_among_a_million_is_named"),
+    (
+        "verify_index_advice",
+        "tests/it/lakebase/advice.rs",
+        "a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_through_kills",
+    ),
+];
