@@ -516,6 +516,10 @@ async fn an_ordinary_user_gets_what_it_may_see_and_the_grant_for_the_rest() {
     assert_eq!(health["metrics"]["slow_query_seconds"]["level"], "not_measured");
     assert_eq!(health["metrics"]["connection_utilization"]["level"], "normal");
 
+    let ages = user.read("check_txid_wraparound_risk", json!({})).await;
+    assert_eq!(ages["members_used"], json!(null), "{ages}");
+    assert_eq!(ages["not_measured"][0]["what"], "members of multixacts");
+
     let tables = user.read("identify_tables_needing_vacuum", json!({"tables": ["public.t"]})).await;
     assert_eq!(tables["tables"][0]["bloat_source"], "not_measured");
     assert_eq!(tables["not_measured"][0]["what"], "bloat");
