@@ -102,6 +102,7 @@ fn without_database(plan: &Plan) -> Result<Plan, CliError> {
 }
 
 /// What is another for each run.
+#[derive(Clone, Copy)]
 enum Renamed<'p> {
     Branch(&'p Plan),
     Project(&'p Plan),
@@ -114,7 +115,7 @@ fn planner(
     wanted: &Wanted,
     renamed: Renamed<'_>,
 ) -> Result<Planner, CliError> {
-    let (plan, original) = match &renamed {
+    let (plan, original) = match renamed {
         Renamed::Branch(plan) => (plan, plan.body.target.branch.clone()),
         Renamed::Project(plan) => (plan, plan.body.target.project.clone()),
     };
@@ -190,7 +191,7 @@ pub(crate) fn statements(text: &str) -> Vec<String> {
 
 /// This program, as a process of a test.
 pub(crate) struct Program {
-    program: PathBuf,
+    path: PathBuf,
     config: Option<PathBuf>,
     /// The workspace's connection; a database is known by its URL.
     connection: Option<String>,
@@ -202,13 +203,13 @@ pub(crate) struct Program {
 impl Program {
     /// This program, with the configuration of a session.
     pub(crate) fn of(session: &Session<'_>) -> Result<Self, CliError> {
-        let program =
+        let path =
             std::env::current_exe().map_err(|error| CliError::unreadable("lakeops", error))?;
         let config = &session.config;
         let connection = config.selected_connection();
         let is_workspace = workspace_of(config.connection(connection)?)?.is_some();
         Ok(Self {
-            program,
+            path,
             config: config.file().map(|file| session.shell.path(file)),
             connection: is_workspace.then(|| connection.to_owned()),
             emulator: config.state_dir().join("emulator"),
@@ -224,7 +225,7 @@ impl Launcher for Program {
             // It is there already for every process of a run but the first.
             let _there = std::os::unix::fs::symlink(&self.emulator, state.join("emulator"));
         }
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.path);
         command.args(["test", "crash-worker"]).arg(folder).arg("--state").arg(&state);
         for name in ["LAKEOPS_STATE", "LAKEOPS_CONNECTION", "LAKEOPS_DATABASE_URL"] {
             command.env_remove(name);

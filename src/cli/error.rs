@@ -160,6 +160,7 @@ impl CliError {
             }
             Self::Demo(error) if error.is_environment() => Exit::Environment,
             Self::Config(_) | Self::PlanFile(_) => Exit::Invalid,
+            Self::Crash(error) if error.is_usage() => Exit::Invalid,
             Self::Standing(StandingError::Journal(error)) | Self::Journal(error) => {
                 of_journal(error)
             }
@@ -169,7 +170,6 @@ impl CliError {
             Self::Demo(DemoError::Interrupted) | Self::Crash(CrashError::Interrupted) => {
                 Exit::Interrupted
             }
-            Self::Crash(CrashError::NothingFits { .. }) => Exit::Invalid,
             Self::Query(_)
             | Self::Tool(_)
             | Self::Demo(_)

@@ -125,6 +125,11 @@ pub enum CrashError {
 }
 
 impl CrashError {
+    /// Whether what was typed is the mistake.
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::NothingFits { .. })
+    }
+
     /// What to do next.
     pub fn help(&self) -> Option<String> {
         match self {

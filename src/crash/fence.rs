@@ -12,7 +12,7 @@ use crate::kernel::{ApiCall, ApiVerb, BoxFuture, Failure, Operation, SqlStatemen
 use crate::lakebase::name::path_of;
 use crate::lakebase::{BranchName, ProjectName, ReadApi, Reply, Workspace};
 use crate::postgres::PgEndpoint;
-use crate::postgres::scan::tokens;
+use crate::postgres::scan::{Token, tokens};
 use crate::tools::context::AskModel;
 
 /// The code of the failure that something lies beyond the fence.
@@ -97,8 +97,7 @@ impl Fence {
     /// Whether a statement stays in its database, where the server is not its own.
     fn admits_statement(&self, statement: &SqlStatement) -> bool {
         let Self::Database { .. } = self else { return true };
-        let words: Vec<String> =
-            tokens(&statement.text).iter().filter_map(|token| token.name()).collect();
+        let words: Vec<String> = tokens(&statement.text).iter().filter_map(Token::name).collect();
         let first = words.first().map(String::as_str);
         let defines = matches!(first, Some("alter" | "create" | "drop" | "reassign"));
         let is_server_wide = |place: usize, word: &str| {

@@ -109,7 +109,8 @@ pub(super) fn carry(bytes: &[u8], digest: &Digest) -> Result<Value, Unfit> {
 /// Rows of one table: what they share stands once, and the names of their columns too.
 #[derive(Serialize, Deserialize)]
 struct Table<V = Value> {
-    table: String,
+    #[serde(rename = "table")]
+    name: String,
     /// Columns that have one value in all rows.
     same: Map<String, Value>,
     columns: Vec<String>,
@@ -173,7 +174,7 @@ impl<'a> Table<&'a Value> {
             columns.iter().map(|name| value(object, name)).collect()
         };
         Self {
-            table: table.to_owned(),
+            name: table.to_owned(),
             rows: objects.iter().map(cells).collect(),
             columns: columns.into_iter().map(str::to_owned).collect(),
             same,
@@ -184,13 +185,13 @@ impl<'a> Table<&'a Value> {
 
 impl Table {
     fn rows(self) -> impl Iterator<Item = HistoryRow> {
-        let Self { table, same, columns, rows, odd } = self;
+        let Self { name, same, columns, rows, odd } = self;
         let objects = rows.into_iter().map(move |cells| {
             let mut row = same.clone();
             row.extend(columns.iter().cloned().zip(cells));
             Value::Object(row)
         });
-        objects.chain(odd).map(move |row| HistoryRow { table: table.clone(), row })
+        objects.chain(odd).map(move |row| HistoryRow { table: name.clone(), row })
     }
 }
 
@@ -205,7 +206,7 @@ mod tests {
             "epoch_id": "e", "snapshot_timestamp": "2026-11-22T10:00:00Z", "queryid": n * 7_919,
             "calls": n, "total_exec_time": 0.25, "user_name": "ann",
         });
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             row["calls_delta"] = json!(1.5);
         }
         HistoryRow { table: "pg_stat_history".to_owned(), row }

@@ -480,7 +480,7 @@ mod tests {
         };
         let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
             (Arc::new(SystemClock), Arc::new(RandomIds));
-        let report = measure(dir.path(), size, outside, None, &|_| ()).await.unwrap();
+        let report = Box::pin(measure(dir.path(), size, outside, None, &|_| ())).await.unwrap();
         eprintln!("{}", serde_json::to_string_pretty(&report).unwrap());
         let commits = |text: &str| {
             let figure = report.figures.iter().find(|figure| figure.what.contains(text));

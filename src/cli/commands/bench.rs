@@ -10,7 +10,7 @@ use crate::cli::history_bench::{HistoryBench, HistoryReport, HistorySize};
 use crate::cli::library;
 use crate::cli::progress::Bar;
 use crate::cli::session::{Session, Shell};
-use crate::postgres::ClusterOptions;
+use crate::postgres::{Cluster, ClusterOptions};
 use crate::report::Style;
 use crate::report::style::length;
 use crate::report::table::table;
@@ -223,7 +223,7 @@ async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
         None
     };
     let tools = (Arc::clone(&shell.clock), Arc::clone(&shell.ids));
-    let endpoint = cluster.as_ref().map(|cluster| cluster.endpoint());
+    let endpoint = cluster.as_ref().map(Cluster::endpoint);
     let tell = |what: &str| shell.out.note(what);
     let report = Box::pin(measure(folder.path(), size, tools, endpoint, &tell)).await;
     if let Some(cluster) = cluster {

@@ -24,6 +24,7 @@ Examples:
   lakeops run heal_bloat --rehearse                      on a branch, with timings, locks and schema diff
   lakeops run health_check --key hourly-2026-11-22T10    starting twice runs once
   lakeops run health_check --database-url postgres://me@db/app --output json")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Args {
     /// The workflow (its name or its file), or a plan's file
     what: String,

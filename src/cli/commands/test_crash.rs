@@ -147,7 +147,9 @@ fn announce(session: &Session<'_>, ground: &dyn Ground, args: &Args) {
     if args.outside {
         lines.push("programs, requests and files outside of the copy are real".to_owned());
     }
-    lines.iter().for_each(|line| session.shell.out.note(line));
+    for line in &lines {
+        session.shell.out.note(line);
+    }
 }
 
 async fn listen(interrupt: CancellationToken) {

@@ -63,7 +63,7 @@ fn apart(conn: &Connection, entry: &Entry) -> Result<(), String> {
     if let Rows::Apart { digest, .. } = history {
         match body(conn, entry.position, Part::Rows).map_err(text)? {
             Some(bytes) => {
-                drop(unpacked(&bytes, digest).map_err(|error| format!("its rows: {error}"))?)
+                drop(unpacked(&bytes, digest).map_err(|error| format!("its rows: {error}"))?);
             }
             None if entry.position <= dropped(conn).map_err(text)? => {}
             None => return Err("its rows are missing".into()),

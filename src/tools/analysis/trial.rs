@@ -254,7 +254,7 @@ fn texts<'a>(plan: &'a Value, visit: &mut impl FnMut(Option<&'a str>, &'a str)) 
             Value::String(text) => visit(name, text),
             Value::Array(list) => list.iter().for_each(|item| step(name, item, visit)),
             Value::Object(map) => {
-                map.iter().for_each(|(name, item)| step(Some(name.as_str()), item, visit))
+                map.iter().for_each(|(name, item)| step(Some(name.as_str()), item, visit));
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }

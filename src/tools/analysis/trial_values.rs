@@ -5,6 +5,7 @@
 //! that only is put out, or that a LIMIT holds, has a value without that. Whatever is left has none, and
 //! the statement is not carried out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -116,11 +117,11 @@ impl Slots {
         for (name, is_limit) in wanted {
             if is_limit {
                 slots.entry(name).or_insert(Slot::Limit);
-            } else if !slots.contains_key(&name) {
-                if is_compared(plan, &name) {
-                    return Err(format!("no value is known for {name}"));
+            } else if let Entry::Vacant(slot) = slots.entry(name) {
+                if is_compared(plan, slot.key()) {
+                    return Err(format!("no value is known for {}", slot.key()));
                 }
-                slots.insert(name, Slot::Any);
+                slot.insert(Slot::Any);
             }
         }
         Ok(Self { slots, rows_per_call })

@@ -83,7 +83,9 @@ pub(in crate::tools) struct Unjudged {
 /// The whole.
 pub(in crate::tools) fn total(lines: &[Line]) -> Amount {
     let mut total = Amount::default();
-    lines.iter().for_each(|line| total.add(line));
+    for line in lines {
+        total.add(line);
+    }
     total
 }
 
@@ -149,10 +151,9 @@ pub(in crate::tools) fn anomalies(
             let value = days.get(&day).copied().unwrap_or(0.0);
             match anomaly::judge(&before, value, least) {
                 Ok(Some(unusual)) => found.push(told(key, (day, value), unusual, before.len())),
-                Ok(None) => {}
                 // The newest day has most days before it.
                 Err(too_few) if ago == 0 => not.push(unjudged(key, too_few.to_string())),
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
         }
     }

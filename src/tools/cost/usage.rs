@@ -106,11 +106,12 @@ impl Reading<'_> {
         };
         let tags: Vec<_> =
             self.tags.iter().map(|key| plain(key, "the tag")).collect::<Result<_, _>>()?;
-        let tags: String = tags
+        let tags: Vec<String> = tags
             .iter()
             .enumerate()
             .map(|(place, key)| format!("u.custom_tags['{key}'] as tag_{place},\n  "))
             .collect();
+        let tags = tags.concat();
         let project = match self.project {
             Some(uid) => {
                 format!("\n  and u.usage_metadata.project_id = '{}'", plain(uid, "the project")?)

@@ -143,7 +143,7 @@ struct Present {
 
 impl Present {
     async fn of(cx: &ReadContext<'_>, said: Option<Span>) -> Result<Self, Failure> {
-        let seconds = |span: Span| (!span.0.is_zero()).then(|| span.0.as_secs_f64());
+        let seconds = |span: Span| (!span.0.is_zero()).then_some(span.0.as_secs_f64());
         let Some(api) = cx.workspace else {
             let Some(said) = said else {
                 let text = "no workspace says what the present timeout is";

@@ -143,7 +143,7 @@ async fn a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_th
     let building = "select exists (select from pg_stat_progress_create_index \
                     where command = 'CREATE INDEX CONCURRENTLY') or exists (select from pg_index \
                     where indrelid = 'public.orders'::regclass and not indisvalid)";
-    let until = SystemClock.now().plus(Duration::from_secs(60));
+    let until = SystemClock.now().plus(Duration::from_mins(1));
     while !value::<bool>(&production, building).await {
         assert!(SystemClock.now() < until, "nobody builds: {}", indexes(&production).await);
         pause(Duration::from_millis(50)).await;

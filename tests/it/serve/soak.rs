@@ -36,6 +36,9 @@ use crate::harness::{execute, postgres, value};
 
 const MOST_RUNS: usize = 4;
 
+/// In milliseconds.
+const MONTH: i64 = 30 * 86_400_000;
+
 /// One after the other, with a pause that outlives servers.
 const DEPOSIT: &str = r#"version: 1
 name: deposit
@@ -43,15 +46,15 @@ description: Put down twice, with a pause.
 steps:
   - id: first
     tool: execute_sql
-    retry: { max_attempts: 20, backoff: { initial: 1m } }
+    retry: { max_attempts: 20, backoff: { initial: 1s } }
     with: { statements: [{ sql: "insert into public.effect values ($1, 'first')", binds: ["${{ run.id }}"] }] }
   - id: pause
     needs: [first]
-    wait: { for: 150m }
+    wait: { for: 20s }
   - id: second
     needs: [pause]
     tool: execute_sql
-    retry: { max_attempts: 20, backoff: { initial: 1m } }
+    retry: { max_attempts: 20, backoff: { initial: 1s } }
     with: { statements: [{ sql: "insert into public.effect values ($1, 'second')", binds: ["${{ run.id }}"] }] }
 "#;
 
@@ -62,7 +65,7 @@ steps:
   - id: each
     for_each: { in: "${{ [1, 2, 3, 4, 5] }}", key: "n${{ item }}", max_parallel: 3 }
     tool: execute_sql
-    retry: { max_attempts: 20, backoff: { initial: 1m } }
+    retry: { max_attempts: 20, backoff: { initial: 1s } }
     with: { statements: [{ sql: "insert into public.effect values ($1, $2)", binds: ["${{ run.id }}", "n${{ item }}"] }] }
 "#;
 
@@ -73,7 +76,7 @@ description: Put down and take back.
 steps:
   - id: change
     tool: execute_sql
-    retry: { max_attempts: 20, backoff: { initial: 1m } }
+    retry: { max_attempts: 20, backoff: { initial: 1s } }
     with:
       statements:
         - sql: "insert into public.effect values ($1, 'bounced')"
@@ -81,8 +84,8 @@ steps:
           undo: { sql: "delete from public.effect where run = $1", binds: ["${{ run.id }}"] }
   - id: check
     needs: [change]
-    retry: { max_attempts: 20, backoff: { initial: 1m } }
-    verify: { tool: monitor_connections, assert: ["false"], every: 1m, within: 5m, on_fail: compensate }
+    retry: { max_attempts: 20, backoff: { initial: 1s } }
+    verify: { tool: monitor_connections, assert: ["false"], every: 1s, within: 2s, on_fail: compensate }
 "#;
 
 const WORKFLOWS: [(&str, &str, &str); 3] = [
@@ -290,7 +293,7 @@ async fn a_month_of_faults_loses_nothing_and_repeats_nothing() {
     let start = Timestamp::parse("2026-12-01T00:01:00Z").unwrap().as_millis();
     let soak = Soak {
         state: tempfile::tempdir().unwrap(),
-        clock: Arc::new(Jumping::new(start, start + 30 * 86_400_000)),
+        clock: Arc::new(Jumping::new(start, start + MONTH).in_strides_of(10 * 60_000)),
         endpoints: Arc::new(Unreliable {
             endpoint: endpoint.clone(),
             asked: AtomicU64::new(0),
