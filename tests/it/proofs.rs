@@ -73,7 +73,7 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
     ),
     (
         "apply_index_recommendations",
-        "tests/it/workflows.rs",
+        "tests/it/workflows/mod.rs",
         "advice_about_indexes_is_followed_after_a_decision",
     ),
     (
@@ -189,7 +189,7 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
         "tests/it/incidents.rs",
         "every_staged_incident_has_the_right_first_cause",
     ),
-    ("execute_low_risk_sop", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
+    ("execute_low_risk_sop", "tests/it/workflows/mod.rs", "an_incident_is_healed_or_escalated"),
     ("execute_sql", "tests/it/tools.rs", "sql_of_the_author_runs_exactly_once"),
     (
         "experiment_sql",
@@ -290,7 +290,7 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
         "an_event_of_another_run_wakes_the_one_that_waits",
     ),
     ("read_unified_rows", "tests/it/archive.rs", "killed_anywhere_each_row_is_seen_once"),
-    ("record_healing", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
+    ("record_healing", "tests/it/workflows/mod.rs", "an_incident_is_healed_or_escalated"),
     (
         "register_history_tables",
         "src/tools/provisioning/register_history_tables.rs",
@@ -305,7 +305,7 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
     ("run_command", "src/tools/core/run_command.rs", "refused_unless_allowed"),
     (
         "run_full_index_analysis",
-        "tests/it/workflows.rs",
+        "tests/it/workflows/mod.rs",
         "advice_about_indexes_is_followed_after_a_decision",
     ),
     ("run_full_sync_validation", "tests/it/sync.rs", "pairs_of_tables_are_compared_in_one_go"),
@@ -315,8 +315,8 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
         "vacuum_is_proposed_by_the_formula_and_measured",
     ),
     ("schedule_vacuum_full", "tests/it/tools.rs", "vacuum_full_shrinks_the_table"),
-    ("self_heal", "tests/it/workflows.rs", "an_incident_is_healed_or_escalated"),
-    ("send_alert", "tests/it/workflows.rs", "a_health_check_alerts_when_it_is_critical"),
+    ("self_heal", "tests/it/workflows/mod.rs", "an_incident_is_healed_or_escalated"),
+    ("send_alert", "tests/it/workflows/mod.rs", "a_health_check_alerts_when_it_is_critical"),
     ("setup_ai_agent_branching", "src/tools/pipeline/mod.rs", "whose_change_it_is"),
     (
         "setup_cicd_pipeline",
