@@ -160,7 +160,6 @@ fn the_demo_heals_what_it_shows_and_can_be_repeated() {
         "these changes of `rewrite` were never rehearsed",
         "tried on branch tmp-rehearse-",
         "vacuum (full, analyze) \"shop\".\"audit_trail\"",
-        "locks: AccessExclusiveLock shop.audit_trail",
         "changes of rewrite: rehearsed, at ",
         "approved by demo: nobody was asked",
         "linked events verified",

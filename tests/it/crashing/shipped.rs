@@ -87,6 +87,11 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
     ("isolate_tenants", Own(&[]), &["project=shop", r#"tables=["public.customer"]"#, TENANTS]),
     ("measure_again", Branch, &HERE),
     ("migrate_schema", Own(&["staging"]), &["project=shop"]),
+    (
+        "natural_language_dba",
+        Branch,
+        &["project=shop", "branch=production", "question=which indexes are unused?"],
+    ),
     ("pr_branch", Own(&[]), &["project=shop", "pr_number=7", "source=production"]),
     ("provision_with_governance", Named, &["project=shop", "ops_catalog="]),
     ("relieve_connections", Branch, &HERE),

@@ -191,7 +191,8 @@ async fn a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_th
     let seen = &evidence["verification"];
     assert_eq!((&evidence["verified"], &seen["verdict"]), (&json!(true), &json!("verified")));
     assert!(seen["gain"].as_f64().unwrap() > 0.2, "{seen:#}");
-    assert!(seen["bytes_after"].as_u64().unwrap() > 0 && seen["built_ms"].is_u64(), "{seen:#}");
+    // How long a build took whose end a kill hid, nobody knows.
+    assert!(seen["bytes_after"].as_u64().unwrap() > 0, "{seen:#}");
     assert!(
         seen["writes"]["wal_bytes_with"].as_u64() > seen["writes"]["wal_bytes_without"].as_u64(),
         "{seen:#}"
