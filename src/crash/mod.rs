@@ -5,7 +5,7 @@
 //! while the first is recovered from. What is left of each run is compared with what the undisturbed
 //! ones left.
 //!
-//! [`conduct`] is the whole test and [`trial`] one run of it; [`Ground`] makes the copies ([`branched`]: of a
+//! [`conduct()`] is the whole test and [`trial`] one run of it; [`Ground`] makes the copies ([`branched`]: of a
 //! workspace, [`copied`]: of a database), [`worker`] is what a child process does, and [`fence`] keeps it from
 //! everything but its copy. [`boundary`], [`snapshot`] and [`report`] think and do not act.
 
