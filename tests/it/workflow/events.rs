@@ -139,7 +139,7 @@ fn tools_that_publish_are_used_and_their_events_are_written() {
         }
         let used =
             |tool: &&str| workflows.values().any(|it| uses(it, |step| step["tool"] == **tool));
-        assert!(tools.iter().any(|tool| used(tool)), "no workflow uses {tools:?}");
+        assert!(tools.iter().any(used), "no workflow uses {tools:?}");
     }
 }
 
