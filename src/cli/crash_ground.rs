@@ -40,14 +40,10 @@ pub(crate) async fn ground(
     let workflow = library::workflow(session, name)?;
     let params = library::params(&copying.wanted.params)?;
     let target = copying.wanted.target.clone();
-    let plan = library::plan_of(session, &workflow, (params, target, true))?.map_err(|found| {
-        library::print_diagnostics(session, &found);
-        library::mistakes(&found)
-    })?;
+    let plan = library::planned(session, &workflow, (params, target, true))?;
     let connection = session.config.selected_connection();
     let is_workspace = workspace_of(session.config.connection(connection)?)?.is_some();
-    let id = session.shell.ids.run_id();
-    let id = id.as_str().get(..8).unwrap_or(id.as_str()).to_owned();
+    let id = session.shell.ids.run_id().short().to_owned();
     let engine = session.rehearsal(&[connection]).await?;
     let tools = |stem: String| Tools {
         parts: engine.parts().clone(),
@@ -66,7 +62,6 @@ pub(crate) async fn ground(
             Some(database) => original.with_database(database),
             None => original,
         };
-        let plan = without_database(&plan)?;
         let copied = Copied::new(tools(format!("lakeops_crash_{id}")), &plan, original)?;
         return Ok(Arc::new(copied));
     }
@@ -91,14 +86,6 @@ pub(crate) async fn ground(
     let planner = planner(session, workflow, &copying.wanted, Renamed::Branch(&plan))?;
     let origin = Origin { source, workspace, target };
     Ok(Arc::new(Branched::new(tools(format!("crash-{id}")), planner, origin)))
-}
-
-/// The same plan for whatever database its connection has.
-fn without_database(plan: &Plan) -> Result<Plan, CliError> {
-    let mut body = plan.body.clone();
-    body.target.database = None;
-    Plan::seal(body, plan.created_at)
-        .map_err(|error| CliError::Tool(Failure::permanent("crash::plan", error.to_string())))
 }
 
 /// What is another for each run.

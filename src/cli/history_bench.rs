@@ -11,11 +11,9 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use super::bench::{BenchError, Silent, nobody, peak_memory, run};
-use crate::config::Settings;
-use crate::engine::apply::{Appliers, NoSecrets, NotificationApplier};
+use super::bench::{BenchError, engine, make_folder, nobody, peak_memory, run, run_created};
+use crate::engine::Engine;
 use crate::engine::parts::History;
-use crate::engine::{Engine, Parts, RunLocks};
 use crate::history::{self, HistoryWriter, Location};
 use crate::journal::event::Compensation;
 use crate::journal::store::{Append, Durability, Expect};
@@ -23,12 +21,10 @@ use crate::journal::{Event, Journal, MemoryJournal, Outcome, SqliteJournal, Stre
 use crate::kernel::kill::Unarmed;
 use crate::kernel::upkeep::Work;
 use crate::kernel::{
-    BoxFuture, Clock, Digest, IdSource, KillPoints, Query, Redactor, RunId, Target, Timestamp,
-    Upkeep,
+    BoxFuture, Clock, Digest, IdSource, KillPoints, Query, Redactor, RunId, Timestamp, Upkeep,
 };
 use crate::plan::Plan;
 use crate::postgres::PgEndpoint;
-use crate::tools::Catalog;
 use crate::tools::context::{ReadHistory as _, StoredTable};
 use crate::tools::tool::HistoryRow;
 
@@ -172,8 +168,7 @@ impl HistoryBench<'_> {
         clock: Arc<dyn Clock>,
     ) -> Result<HistoryWriter, BenchError> {
         let state = self.dir.join(name);
-        let failed = |source| BenchError::Disk { place: state.display().to_string(), source };
-        std::fs::create_dir_all(&state).map_err(failed)?;
+        make_folder(&state)?;
         let kill: Arc<dyn KillPoints> = Arc::new(Unarmed);
         Ok(HistoryWriter::new(self.location(name)?, journal, &state, (clock, kill)))
     }
@@ -237,33 +232,18 @@ impl HistoryBench<'_> {
 
     fn engine(&self, endpoint: PgEndpoint) -> Result<Engine, BenchError> {
         let state = self.dir.join("collection");
-        let failed = |source| BenchError::Disk { place: state.display().to_string(), source };
-        std::fs::create_dir_all(&state).map_err(failed)?;
+        make_folder(&state)?;
         let journal = SqliteJournal::open(&state, Arc::clone(&self.clock), Redactor::default())?;
         let kept = Arc::<SqliteJournal>::clone(&journal);
         let writer = self.writer("collection", kept, Arc::clone(&self.clock))?;
-        Ok(Engine::new(Parts {
-            journal,
-            ownership: Arc::new(RunLocks::new(&state)),
-            catalog: Catalog::builtin(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(endpoint),
-            settings: Arc::new(Settings::default()),
-            secrets: Arc::new(NoSecrets),
-            clock: Arc::clone(&self.clock),
-            ids: Arc::clone(&self.ids),
-            kill: Arc::new(Unarmed),
-            history: Some(Arc::new(writer)),
-            notifier: Arc::new(Silent),
-            principal: nobody(),
-            pid: std::process::id(),
-        }))
+        let outside = (Arc::clone(&self.clock), Arc::clone(&self.ids));
+        let at = (state.as_path(), journal);
+        Ok(engine(at, outside, Arc::new(endpoint), Some(Arc::new(writer))))
     }
 
     async fn day(&self) -> Result<DayFigure, BenchError> {
         let state = self.dir.join("day");
-        let failed = |source| BenchError::Disk { place: state.display().to_string(), source };
-        std::fs::create_dir_all(&state).map_err(failed)?;
+        make_folder(&state)?;
         let journal: Arc<dyn Journal> =
             SqliteJournal::open(&state, Arc::clone(&self.clock), Redactor::default())?;
         let writer = self.writer("day", Arc::clone(&journal), Arc::clone(&self.clock))?;
@@ -401,16 +381,7 @@ fn statement_row(at: Timestamp, branch: u32, n: u32) -> HistoryRow {
 async fn record(journal: &dyn Journal, id: &str, rows: Vec<HistoryRow>) -> Result<(), BenchError> {
     let step = "collect".to_owned();
     let events = vec![
-        Event::RunCreated {
-            plan: Digest::of_bytes(id.as_bytes()),
-            workflow: "bench".to_owned(),
-            target: Target::default(),
-            key: None,
-            by: nobody(),
-            yes: false,
-            forked_from: None,
-            cause: None,
-        },
+        run_created(Digest::of_bytes(id.as_bytes())),
         Event::RunClaimed { by: nobody(), pid: std::process::id() },
         Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: json!({}) },
         Event::StepSucceeded {

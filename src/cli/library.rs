@@ -137,10 +137,7 @@ fn plan_from(
 ) -> Result<Plan, CliError> {
     let workflow = resolved(session, library, named)?;
     let given = (params(&wanted.params)?, wanted.target.clone(), wanted.wake);
-    plan_of(session, &workflow, given)?.map_err(|diagnostics| {
-        print_diagnostics(session, &diagnostics);
-        mistakes(&diagnostics)
-    })
+    planned(session, &workflow, given)
 }
 
 /// A workflow, given by its name or its file, with all that it names.
@@ -150,7 +147,8 @@ pub fn workflow(session: &Session<'_>, workflow: &str) -> Result<Arc<Workflow>, 
     resolved(session, &library, (workflow, source))
 }
 
-fn resolved(
+/// The same among files that are read already; `source` is a file that need not be among them.
+pub fn resolved(
     session: &Session<'_>,
     library: &Library,
     (name, source): (&str, Option<SourceText>),
@@ -187,6 +185,18 @@ pub fn plan_of(
         now: session.shell.clock.now(),
     };
     Ok(crate::plan::plan(workflow, &inputs))
+}
+
+/// Makes the plan of a resolved workflow, or prints every mistake.
+pub fn planned(
+    session: &Session<'_>,
+    workflow: &Workflow,
+    given: (BTreeMap<String, Given>, Target, bool),
+) -> Result<Plan, CliError> {
+    plan_of(session, workflow, given)?.map_err(|diagnostics| {
+        print_diagnostics(session, &diagnostics);
+        mistakes(&diagnostics)
+    })
 }
 
 /// The file that is meant, when it is one and not a name.

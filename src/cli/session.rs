@@ -16,7 +16,7 @@ use super::telemetry::Traces;
 use crate::config::{Config, Environment, Flags, Secrets, Settings};
 use crate::engine::apply::{Appliers, NotificationApplier, SecretSource};
 use crate::engine::kill::ArmedKill;
-use crate::engine::parts::{Endpoints, Notifier, SettingsSource};
+use crate::engine::parts::{Endpoints, History, Notifier, SettingsSource};
 use crate::engine::{Alone, Engine, Parts, RunLocks};
 use crate::history::{HistoryWriter, Location};
 use crate::journal::rehearsal::{EVIDENCE_KINDS, newest};
@@ -306,6 +306,14 @@ impl<'a> Session<'a> {
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(history))))
     }
 
+    /// The history of this journal, when there is a journal.
+    pub fn existing_history(&self) -> Result<Option<Arc<HistoryWriter>>, CliError> {
+        match self.existing_journal()? {
+            Some(_) => self.history().map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The language model, when one is configured.
     pub fn model(&self) -> Result<Option<ChatModel>, CliError> {
         let (config, token) = self.config.model(self.shell.out.redactor());
@@ -370,10 +378,7 @@ impl<'a> Session<'a> {
             clock,
             ids: Arc::clone(&self.shell.ids),
             kill: self.kill_points()?,
-            history: match self.existing_journal()? {
-                Some(_) => Some(self.history()?),
-                None => None,
-            },
+            history: self.existing_history()?.map(|history| -> Arc<dyn History> { history }),
             notifier: Arc::new(Messages(self.shell.out.clone())),
             principal: self.principal()?,
             pid: std::process::id(),

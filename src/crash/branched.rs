@@ -14,10 +14,9 @@ use crate::kernel::{
     ApiCall, ApiState, BoxFuture, Change, Direction, Failure, Inverse, Operation, Recovery, Span,
     Target,
 };
-use crate::lakebase::name::path_of;
+use crate::lakebase::name::{THROW_AWAY, path_of};
 use crate::lakebase::{BranchName, ProjectName, ReadApi, Workspace, find_project};
 use crate::plan::Plan;
-use crate::postgres::PgEndpoint;
 
 /// Makes the plan for a target.
 pub type Planner = Box<dyn Fn(&Target) -> Result<Plan, Failure> + Send + Sync>;
@@ -69,10 +68,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn endpoint(tools: &Tools, target: &Target) -> Result<PgEndpoint, Failure> {
-    tools.endpoints().endpoint(&tools.connection, target, true).await
-}
-
 impl Ground for Branched {
     fn workflow(&self) -> String {
         self.tools.workflow.clone()
@@ -95,7 +90,7 @@ impl Ground for Branched {
             if self.tools.setup.is_empty() {
                 return Ok(());
             }
-            self.tools.set_up(&endpoint(&self.tools, &place).await?).await
+            self.tools.set_up(&self.tools.endpoint(&place).await?).await
         })
     }
 
@@ -125,9 +120,8 @@ impl Ground for Branched {
             let branch = (project.as_str(), place.name.as_str());
             capture::branch(&*self.workspace, branch, &mut snapshot).await?;
             let target = Target { branch: Some(place.name.clone()), ..self.original.clone() };
-            let found = |target: Target| async move { endpoint(&self.tools, &target).await };
-            capture::databases(target, "", found, &mut snapshot).await?;
-            Ok(snapshot.without_names(&[(place.name.as_str(), "COPY")]))
+            capture::databases(&self.tools, &target, "", &mut snapshot).await?;
+            Ok(snapshot)
         })
     }
 
@@ -183,7 +177,7 @@ impl OwnProjects {
     }
 
     fn name(&self, number: usize) -> String {
-        format!("tmp-{}-{number}", self.tools.stem)
+        format!("{THROW_AWAY}{}-{number}", self.tools.stem)
     }
 
     async fn branch(&self, project: &str, branch: &str) -> Result<(), Failure> {
@@ -223,13 +217,8 @@ impl OwnProjects {
                 let call = ApiCall::patch(path_of(&branch.name))
                     .query("update_mask", "spec.is_protected")
                     .body(json!({ "name": branch.name, "spec": { "is_protected": false } }));
-                self.tools
-                    .change(
-                        &Change::new(&branch.name, "its project goes", Operation::Api(call)),
-                        Direction::Do,
-                        None,
-                    )
-                    .await?;
+                let change = Change::new(&branch.name, "its project goes", Operation::Api(call));
+                self.tools.change(&change, Direction::Do, None).await?;
             }
         }
         Ok(())
@@ -264,7 +253,7 @@ impl Ground for OwnProjects {
                 // A fresh project has its root branch only, and all others come from it.
                 let root = Target { branch: None, ..target.clone() };
                 if !self.tools.setup.is_empty() {
-                    self.tools.set_up(&endpoint(&self.tools, &root).await?).await?;
+                    self.tools.set_up(&self.tools.endpoint(&root).await?).await?;
                 }
                 for branch in branches {
                     self.branch(&name, branch).await?;
@@ -288,10 +277,9 @@ impl Ground for OwnProjects {
                     branch: Some(branch),
                     database: self.target.database.clone(),
                 };
-                let found = |target: Target| async move { endpoint(&self.tools, &target).await };
-                capture::databases(target, &label, found, &mut snapshot).await?;
+                capture::databases(&self.tools, &target, &label, &mut snapshot).await?;
             }
-            Ok(snapshot.without_names(&[(place.name.as_str(), "COPY")]))
+            Ok(snapshot)
         })
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::ground::Tools;
 use super::snapshot::{Content, Row, Snapshot};
 use super::{DATABASES, TABLES};
 use crate::config::settings::Limits;
@@ -41,18 +42,18 @@ struct DatabaseRow {
 }
 
 /// All databases of a target's server.
-pub(super) async fn databases<F: Future<Output = Result<PgEndpoint, Failure>>>(
-    target: Target,
+pub(super) async fn databases(
+    tools: &Tools,
+    target: &Target,
     label: &str,
-    endpoint: impl Fn(Target) -> F,
     snapshot: &mut Snapshot,
 ) -> Result<(), Failure> {
-    let reader = PgReader::new(endpoint(target.clone()).await?, &Limits::default(), SESSION);
+    let reader = PgReader::new(tools.endpoint(target).await?, &Limits::default(), SESSION);
     let rows: Result<Vec<DatabaseRow>, _> = reader.rows(&DATABASES, &[]).await;
     reader.close().await;
     for DatabaseRow { name } in rows? {
         let there = Target { database: Some(name.clone()), ..target.clone() };
-        database(endpoint(there).await?, &format!("{label}{name} "), snapshot).await?;
+        database(tools.endpoint(&there).await?, &format!("{label}{name} "), snapshot).await?;
     }
     Ok(())
 }
@@ -135,10 +136,8 @@ pub(super) async fn branch(
 ) -> Result<(), Failure> {
     let name = BranchName::new(project, branch);
     put(snapshot, api.get(&name.path()).await?);
-    for (collection, plural) in
-        [("endpoints", "endpoints"), ("roles", "roles"), ("databases", "databases")]
-    {
-        for found in api.list(&name.collection_path(collection), plural).await? {
+    for collection in ["endpoints", "roles", "databases"] {
+        for found in api.list(&name.collection_path(collection), collection).await? {
             put(snapshot, found);
         }
     }

@@ -13,7 +13,7 @@ use super::boundary::{Boundary, chosen, common, second};
 use super::ground::Ground;
 use super::report::{Line, Report, Verdict};
 use super::snapshot::{Difference, Reference, Snapshot};
-use super::trial::{End, Launcher, Left, Means, Trial};
+use super::trial::{End, Launcher, Left, Trial};
 use super::worker::WorkError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
@@ -158,16 +158,6 @@ pub async fn conduct(
 ) -> Result<Report, CrashError> {
     let conductor = Conductor {
         test,
-        means: Means {
-            ground: Arc::clone(&test.ground),
-            launcher: Arc::clone(&test.launcher),
-            clock: Arc::clone(&test.clock),
-            redactor: test.redactor.clone(),
-            approves: test.approves,
-            outside: test.outside,
-            files: test.files.clone(),
-            patience: test.patience,
-        },
         progress,
         numbers: AtomicUsize::new(0),
         kills: AtomicUsize::new(0),
@@ -192,7 +182,6 @@ pub async fn conduct(
 
 struct Conductor<'a> {
     test: &'a Test,
-    means: Means,
     progress: &'a dyn Progress,
     numbers: AtomicUsize,
     kills: AtomicUsize,
@@ -275,7 +264,7 @@ impl Conductor<'_> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.open().insert(number);
         let done = match self.test.ground.place(number).await {
-            Ok(place) => match Trial::new(&self.means, &place) {
+            Ok(place) => match Trial::new(self.test, &place) {
                 Ok(trial) => work(&trial).await,
                 Err(error) => Err(error),
             },
@@ -297,7 +286,7 @@ impl Conductor<'_> {
             let boundaries = trial.boundaries();
             let left = trial.left().await?;
             match end {
-                Some(End::Outcome(outcome)) if outcome.is_final() => {
+                End::Outcome(outcome) if outcome.is_final() => {
                     if let Some(fault) = left.faults.first() {
                         let text = format!("undisturbed, {fault}");
                         return Err(Failure::permanent("crash::journal", text).into());
@@ -353,7 +342,7 @@ impl Conductor<'_> {
     async fn killed(&self, kills: &[&Boundary]) -> Result<Killed, CrashError> {
         self.on_a_copy(async |trial| {
             for kill in kills {
-                if trial.process(Some(kill)).await? != Some(End::Killed) {
+                if trial.process(Some(kill)).await? != End::Killed {
                     return Ok(Killed::NotReached);
                 }
                 self.kills.fetch_add(1, Ordering::Relaxed);

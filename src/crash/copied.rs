@@ -5,7 +5,7 @@ use super::fence::Fence;
 use super::ground::{Ground, Place, Tools};
 use super::snapshot::Snapshot;
 use crate::config::connection::DATABASE_URL;
-use crate::kernel::{BoxFuture, Failure, Ident};
+use crate::kernel::{BoxFuture, Failure, Ident, Target};
 use crate::plan::{Plan, PlanBody};
 use crate::postgres::PgEndpoint;
 
@@ -23,7 +23,9 @@ impl Copied {
     /// Copies of the database of `original`, which `plan` was made for.
     pub fn new(tools: Tools, plan: &Plan, original: PgEndpoint) -> Result<Self, Failure> {
         // The processes know their copy by its URL only, and the real connection not at all.
-        let body = PlanBody { connection: DATABASE_URL.to_owned(), ..plan.body.clone() };
+        let target = Target { database: None, ..plan.body.target.clone() };
+        let connection = DATABASE_URL.to_owned();
+        let body = PlanBody { target, connection, ..plan.body.clone() };
         let sealed = Plan::seal(body, plan.created_at);
         let plan = sealed.map_err(|error| {
             Failure::permanent("crash::plan", format!("the plan cannot be written: {error}"))

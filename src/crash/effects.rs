@@ -1,17 +1,10 @@
 //! Single changes that make and remove copies: carried out by the engine's own appliers.
 
-use std::time::Duration;
-
 use super::ground::Tools;
-use crate::engine::apply::{Applied, ApplyContext, ChangeKey, NoNotes};
-use crate::kernel::{
-    Change, ChangeSet, Direction, Failure, Inverse, Operation, Recovery, RunId, SqlStatement,
-    Target,
-};
+use crate::engine::Single;
+use crate::engine::apply::Applied;
+use crate::kernel::{Change, Direction, Failure, Operation, Recovery, RunId, SqlStatement, Target};
 use crate::postgres::PgEndpoint;
-
-/// How long one may take.
-const WITHIN: Duration = Duration::from_mins(5);
 
 impl Tools {
     /// Carries a change out, or undoes it.
@@ -21,41 +14,14 @@ impl Tools {
         direction: Direction,
         endpoint: Option<&PgEndpoint>,
     ) -> Result<(), Failure> {
-        let (operation, recovery) = match (direction, &change.inverse) {
-            (Direction::Do, _) => (&change.operation, change.recovery),
-            (Direction::Undo, Inverse::By { operation, recovery }) => (operation, *recovery),
-            (Direction::Undo, Inverse::Unneeded | Inverse::Impossible { .. }) => return Ok(()),
+        let single = Single {
+            parts: &self.parts,
+            connection: &self.connection,
+            target: &Target::default(),
+            run: &RunId::new(self.stem.as_str()),
+            step: "copy",
         };
-        let parts = &self.parts;
-        let key = ChangeKey {
-            run: RunId::new(self.stem.as_str()),
-            step: "copy".to_owned(),
-            set: ChangeSet::new(vec![change.clone()]).digest,
-            index: 0,
-            direction,
-        };
-        let workspace = parts.endpoints.workspace(&self.connection);
-        let settings = parts.settings.settings(&Target::default());
-        let cx = ApplyContext {
-            key: &key,
-            change,
-            operation,
-            recovery,
-            endpoint,
-            throw_away: false,
-            expected: None,
-            settings: &settings,
-            step_timeout: WITHIN,
-            secrets: &*parts.secrets,
-            clock: &*parts.clock,
-            kill: &*parts.kill,
-            workspace: workspace.as_deref(),
-            history: None,
-            notes: &NoNotes,
-            witness: None,
-            progress: &|_| {},
-        };
-        match parts.appliers.of(operation).apply(&cx).await? {
+        match single.carry(change, direction, endpoint).await? {
             Applied::Done(_) => Ok(()),
             Applied::Moot if direction == Direction::Undo => Ok(()),
             Applied::Moot => {

@@ -1,6 +1,6 @@
 //! What keeps a run of a test on its copy: everything else is refused before it is touched.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -153,22 +153,26 @@ struct Guard {
 
 impl Guard {
     fn check(&self, operation: &Operation) -> Result<(), Failure> {
-        let statements: &[SqlStatement] = match operation {
-            Operation::Sql { statement, .. } => std::slice::from_ref(statement),
-            Operation::Transaction { statements } => statements,
-            Operation::File { path, .. } if Path::new(path).starts_with(&self.folder) => {
+        match operation {
+            Operation::File { path, .. } if lies_in(Path::new(path), &self.folder) => {
                 return Ok(());
             }
             Operation::File { .. } | Operation::Http { .. } | Operation::Command { .. } => {
                 return if self.outside { Ok(()) } else { Err(is_outside(operation)) };
             }
-            _ => return Ok(()),
-        };
-        match statements.iter().find(|statement| !self.fence.admits_statement(statement)) {
+            _ => {}
+        }
+        let mut statements = operation.statements().iter();
+        match statements.find(|statement| !self.fence.admits_statement(statement)) {
             Some(statement) => Err(self.fence.refuse(&format!("`{}`", statement.text))),
             None => Ok(()),
         }
     }
+}
+
+/// Whether a path stays in a folder: one that steps back may not.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    path.starts_with(folder) && !path.components().any(|part| part == Component::ParentDir)
 }
 
 fn is_outside(operation: &Operation) -> Failure {
@@ -309,6 +313,15 @@ mod tests {
         assert!(project.admits_call(&make.clone().query("project_id", "shop")));
         assert!(!project.admits_call(&make.query("project_id", "shop-2")));
         assert!(!project.admits_call(&ApiCall::delete("/api/2.0/postgres/projects/shop-2")));
+    }
+
+    #[test]
+    fn files_stay_in_their_folder() {
+        let folder = Path::new("/tmp/one");
+        assert!(lies_in(Path::new("/tmp/one/a/b"), folder));
+        for path in ["/tmp/two", "/tmp/one-more", "/tmp/one/../two", "/tmp/one/a/../../two"] {
+            assert!(!lies_in(Path::new(path), folder), "{path}");
+        }
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Where the runs of a test begin: the same state each time, and nothing that anybody needs.
 
-use std::sync::Arc;
-
 use super::fence::Fence;
 use super::snapshot::Snapshot;
-use crate::engine::parts::{Endpoints, Parts};
-use crate::kernel::{BoxFuture, Failure, Secret};
+use crate::engine::parts::Parts;
+use crate::kernel::{BoxFuture, Failure, Secret, Target};
 use crate::plan::Plan;
+use crate::postgres::PgEndpoint;
 
 /// Makes fresh copies of one beginning.
 pub trait Ground: Send + Sync {
@@ -61,7 +60,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    pub(super) fn endpoints(&self) -> &Arc<dyn Endpoints> {
-        &self.parts.endpoints
+    /// Where a target's database is; its compute is woken.
+    pub(super) async fn endpoint(&self, target: &Target) -> Result<PgEndpoint, Failure> {
+        self.parts.endpoints.endpoint(&self.connection, target, true).await
     }
 }

@@ -194,10 +194,11 @@ impl Report {
             .map(|mark| format!("{} {}", number(mark), mark.to_lowercase()))
             .collect();
         let (tone, mark) = if self.is_good() { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
-        let tested = format!("{} of {}", self.lines.len(), count(self.boundaries, "boundary"));
-        let tested = tested.replace("boundarys", "boundaries");
+        let noun = if self.boundaries == 1 { "boundary" } else { "boundaries" };
         let line = format!(
-            "{mark} {tested}, {}: {}  ({})",
+            "{mark} {} of {} {noun}, {}: {}  ({})",
+            self.lines.len(),
+            self.boundaries,
             count(self.kills, "kill"),
             parts.join(", "),
             length(self.took)

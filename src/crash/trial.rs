@@ -12,15 +12,15 @@ use tokio::process::Command;
 
 use super::boundary::{Boundary, of_trace};
 use super::capture;
-use super::conduct::CrashError;
-use super::ground::{Ground, Place};
+use super::conduct::{CrashError, Test};
+use super::ground::Place;
 use super::snapshot::Snapshot;
 use super::worker::{FILES, ORDER, OUTCOME, Order, PLAN, STATE, TRACE};
 use crate::history::Location;
 use crate::journal::event::{Event, Outcome};
 use crate::journal::store::RunFilter;
 use crate::journal::{Entry, Journal as _, SqliteJournal, Stream};
-use crate::kernel::{Clock, Direction, Recovery, Redactor, Span};
+use crate::kernel::{Direction, Recovery};
 use crate::report::RunView;
 
 /// Starts processes of a test.
@@ -28,21 +28,6 @@ pub trait Launcher: Send + Sync {
     /// The command of a process that calls [`super::worker::work`] with this folder; its state directory is
     /// `state` in the folder.
     fn command(&self, folder: &Path) -> std::process::Command;
-}
-
-/// How runs of a test are carried out.
-#[derive(Clone)]
-pub(super) struct Means {
-    pub(super) ground: Arc<dyn Ground>,
-    pub(super) launcher: Arc<dyn Launcher>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) redactor: Redactor,
-    pub(super) approves: bool,
-    pub(super) outside: bool,
-    /// Files that each run finds in its working directory.
-    pub(super) files: Option<PathBuf>,
-    /// How long one process may take.
-    pub(super) patience: Span,
 }
 
 /// How a process ended.
@@ -56,7 +41,7 @@ pub(super) enum End {
 
 /// A run of a test while it is worked on.
 pub(super) struct Trial<'a> {
-    means: &'a Means,
+    test: &'a Test,
     place: &'a Place,
     folder: TempDir,
 }
@@ -80,15 +65,15 @@ pub(super) struct Left {
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(means: &'a Means, place: &'a Place) -> Result<Self, CrashError> {
+    pub(super) fn new(test: &'a Test, place: &'a Place) -> Result<Self, CrashError> {
         let folder = tempfile::Builder::new().prefix("lakeops-crash-").tempdir();
         let folder = folder.map_err(CrashError::Folder)?;
-        let trial = Self { means, place, folder };
+        let trial = Self { test, place, folder };
         let plan = place.plan.to_bytes().map_err(|error| CrashError::Plan(error.to_string()))?;
         fs::write(trial.path(PLAN), plan).map_err(CrashError::Folder)?;
         fs::create_dir(trial.path(STATE)).map_err(CrashError::Folder)?;
         fs::create_dir(trial.path(FILES)).map_err(CrashError::Folder)?;
-        if let Some(files) = &means.files {
+        if let Some(files) = &test.files {
             copy(files, &trial.path(FILES)).map_err(CrashError::Folder)?;
         }
         Ok(trial)
@@ -98,15 +83,15 @@ impl<'a> Trial<'a> {
         self.folder.path().join(name)
     }
 
-    /// Runs a process that goes on with the run. With `kill` it has to die exactly there; `None` in return:
-    /// it ended without coming to that place.
-    pub(super) async fn process(&self, kill: Option<&Boundary>) -> Result<Option<End>, CrashError> {
+    /// Runs a process that goes on with the run. With `kill` it has to die exactly there, unless it ends
+    /// without coming to that place.
+    pub(super) async fn process(&self, kill: Option<&Boundary>) -> Result<End, CrashError> {
         let order = Order {
             kill: kill.cloned(),
             fence: self.place.fence.clone(),
-            approves: self.means.approves,
-            outside: self.means.outside,
-            patience: self.means.patience,
+            approves: self.test.approves,
+            outside: self.test.outside,
+            patience: self.test.patience,
         };
         let order =
             serde_json::to_vec(&order).map_err(|error| CrashError::Plan(error.to_string()))?;
@@ -119,7 +104,7 @@ impl<'a> Trial<'a> {
                 _ => {}
             }
         }
-        let mut command = self.means.launcher.command(self.folder.path());
+        let mut command = self.test.launcher.command(self.folder.path());
         command.current_dir(self.path(FILES));
         command.envs(self.place.vars.iter().map(|(name, value)| (name, value.expose())));
         let mut command = Command::from(command);
@@ -128,7 +113,7 @@ impl<'a> Trial<'a> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let patience = self.means.patience.0.saturating_add(Duration::from_secs(30));
+        let patience = self.test.patience.0.saturating_add(Duration::from_secs(30));
         let ended = tokio::time::timeout(patience, command.output()).await;
         let output = ended.map_err(|_| CrashError::TooLong { within: patience })?;
         let output = output.map_err(CrashError::Process)?;
@@ -137,7 +122,7 @@ impl<'a> Trial<'a> {
             Some(kill) if is_killed => {
                 let last = self.boundaries().pop();
                 if last.as_ref() == Some(kill) {
-                    Ok(Some(End::Killed))
+                    Ok(End::Killed)
                 } else {
                     Err(CrashError::KilledElsewhere { wanted: kill.to_string() })
                 }
@@ -147,11 +132,11 @@ impl<'a> Trial<'a> {
                 let outcome = serde_json::from_value(serde_json::Value::String(text));
                 let outcome: Outcome =
                     outcome.map_err(|error| CrashError::Plan(error.to_string()))?;
-                Ok(kill.is_none().then_some(End::Outcome(outcome)))
+                Ok(End::Outcome(outcome))
             }
             _ => {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                Err(CrashError::Failed { said: self.means.redactor.mask(said.trim()) })
+                Err(CrashError::Failed { said: self.test.redactor.mask(said.trim()) })
             }
         }
     }
@@ -163,9 +148,9 @@ impl<'a> Trial<'a> {
 
     /// What the run left.
     pub(super) async fn left(&self) -> Result<Left, CrashError> {
-        let mut snapshot = self.means.ground.capture(self.place).await?;
+        let mut snapshot = self.test.ground.capture(self.place).await?;
         let state = self.path(STATE);
-        let (clock, redactor) = (Arc::clone(&self.means.clock), self.means.redactor.clone());
+        let (clock, redactor) = (Arc::clone(&self.test.clock), self.test.redactor.clone());
         let journal = SqliteJournal::open(&state, clock, redactor)?;
         let mut faults = Vec::new();
         if let Some(broken) = journal.verify().await?.broken {
@@ -186,9 +171,10 @@ impl<'a> Trial<'a> {
         let log = fs::read_to_string(state.join("notifications.log")).unwrap_or_default();
         capture::notifications(&log, &mut snapshot);
         capture::files(&self.path(FILES), &mut snapshot).map_err(CrashError::Folder)?;
-        let names = [(view.run_id.as_str(), "RUN"), (self.place.name.as_str(), "COPY")];
         let folder = self.folder.path().display().to_string();
-        let snapshot = snapshot.without_names(&names).without_names(&[(folder.as_str(), "FOLDER")]);
+        let copy = self.place.name.as_str();
+        let names = [(view.run_id.as_str(), "RUN"), (copy, "COPY"), (folder.as_str(), "FOLDER")];
+        let snapshot = snapshot.without_names(&names);
         Ok(Left { doubts: doubts(&view), view, snapshot, faults })
     }
 }

@@ -269,6 +269,11 @@ impl Engine {
         }
     }
 
+    /// What compiles the texts of one run.
+    pub(super) fn programs(&self) -> Programs {
+        Programs::new(self.sandbox.clone())
+    }
+
     fn executor(
         &self,
         run: &RunId,
@@ -276,7 +281,7 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Executor {
         let settings = self.parts.settings.settings(&plan.body.target);
-        let programs = Arc::new(Programs::new(self.sandbox.clone()));
+        let programs = Arc::new(self.programs());
         let run = (run.clone(), plan);
         let mut executor =
             Executor::new((self.parts.clone(), settings), run, state, (programs, observer));
@@ -369,6 +374,16 @@ impl Engine {
 
     /// A run as the journal has it.
     pub async fn load(&self, run: &RunId) -> Result<Loaded, EngineError> {
+        let (plan, entries) = self.stored(run).await?;
+        let state = self
+            .unbegun(&plan)?
+            .replay(&entries)
+            .map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
+        Ok(Loaded { plan: Arc::new(plan), entries, state })
+    }
+
+    /// The plan and the entries of a run.
+    pub(super) async fn stored(&self, run: &RunId) -> Result<(Plan, Vec<Entry>), EngineError> {
         let entries = self.parts.journal.read(&Stream::Run(run.clone()), 0).await?;
         let created = entries.iter().find_map(|entry| match &entry.event {
             Event::RunCreated { plan, .. } => Some(plan.clone()),
@@ -381,13 +396,14 @@ impl Engine {
         let Some(plan) = self.parts.journal.plan(&plan_id).await? else {
             return Err(EngineError::NoPlan { run: run.clone(), plan: plan_id });
         };
-        let graph = Arc::new(self.graph(&plan)?);
+        Ok((plan, entries))
+    }
+
+    /// What is known of a run of this plan before its first event.
+    pub(super) fn unbegun(&self, plan: &Plan) -> Result<RunState, BadEdge> {
+        let graph = Arc::new(self.graph(plan)?);
         let params = Value::Object(plan.body.params.clone());
-        let state = RunState::new(graph, params, &plan.body.target);
-        let state = state
-            .replay(&entries)
-            .map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
-        Ok(Loaded { plan: Arc::new(plan), entries, state })
+        Ok(RunState::new(graph, params, &plan.body.target))
     }
 
     pub(super) fn graph(&self, plan: &Plan) -> Result<Graph, BadEdge> {

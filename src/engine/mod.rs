@@ -31,6 +31,7 @@ mod replay;
 pub mod retry;
 #[cfg(test)]
 mod simulation;
+mod single;
 pub mod state;
 mod task;
 mod undoing;
@@ -40,3 +41,4 @@ pub use facade::{Engine, EngineError, Loaded, StartOptions, doubts};
 pub use ownership::{Alone, RunLocks};
 pub use parts::Parts;
 pub use replay::Evaluation;
+pub use single::Single;

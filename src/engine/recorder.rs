@@ -42,13 +42,19 @@ impl Recorder {
         if events.is_empty() {
             return Ok(());
         }
-        let boundary = boundary(&events);
-        self.kill.reach(&format!("{boundary}/before commit"));
+        let boundary = self.kill.listens().then(|| boundary(&events));
+        self.reach(boundary.as_deref(), "before commit");
         let (reply, done) = oneshot::channel();
         self.sender.send(Request { events, durability, reply }).map_err(|_| Gone)?;
         done.await.map_err(|_| Gone)?;
-        self.kill.reach(&format!("{boundary}/after commit"));
+        self.reach(boundary.as_deref(), "after commit");
         Ok(())
+    }
+
+    fn reach(&self, boundary: Option<&str>, when: &str) {
+        if let Some(boundary) = boundary {
+            self.kill.reach(&format!("{boundary}/{when}"));
+        }
     }
 }
 

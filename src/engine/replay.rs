@@ -14,7 +14,7 @@ use crate::journal::event::{Event, StepKey};
 use crate::kernel::{Failure, RunId, Seen, Timestamp};
 use crate::plan::PlanBody;
 use crate::plan::document::Action;
-use crate::sop::{Sandbox, Scope};
+use crate::sop::Scope;
 
 /// One evaluation of a script.
 #[derive(Clone, Debug)]
@@ -38,13 +38,9 @@ impl Engine {
         run: &RunId,
         script: &str,
     ) -> Result<Vec<Evaluation>, EngineError> {
-        let loaded = self.load(run).await?;
-        let graph = std::sync::Arc::new(self.graph(&loaded.plan)?);
-        let params = Value::Object(loaded.plan.body.params.clone());
-        let state = RunState::new(graph, params, &loaded.plan.body.target);
-        let programs = Programs::new(Sandbox::new());
-        let replay = Replay { run, body: &loaded.plan.body, script, programs };
-        replay.all(state, &loaded.entries)
+        let (plan, entries) = self.stored(run).await?;
+        let replay = Replay { run, body: &plan.body, script, programs: self.programs() };
+        replay.all(self.unbegun(&plan)?, &entries)
     }
 }
 

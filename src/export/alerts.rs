@@ -113,15 +113,21 @@ pub struct Places {
     pub repeat_after: u64,
 }
 
+impl Places {
+    fn table(&self, name: &str) -> String {
+        format!("{}.{}.{name}", self.catalog, self.schema)
+    }
+}
+
 /// What an alert asks.
-struct Question<'a> {
+struct Question {
     title: String,
+    /// It calls its figure `value`.
     query: String,
-    column: &'static str,
     /// Whether less is worse.
     less: bool,
     limit: f64,
-    summary: &'a str,
+    summary: &'static str,
 }
 
 /// The alerts by their keys: a warning and a critical one for each threshold, and those about syncs, about
@@ -131,51 +137,47 @@ pub fn alerts(settings: &Settings, places: &Places) -> BTreeMap<String, Alert> {
     for (metric, threshold) in settings.thresholds.iter().filter(|(name, _)| is_plain(name)) {
         for (level, limit) in [("warning", threshold.warning), ("critical", threshold.critical)] {
             let question = measured(metric, (level, limit), *threshold, places);
-            found.insert(format!("{metric}_{level}"), alert(places, &question));
+            found.insert(format!("{metric}_{level}"), alert(places, question));
         }
     }
-    let table = |name: &str| format!("{}.{}.{name}", places.catalog, places.schema);
     let freshness = settings.freshness.continuous.0.as_secs_f64();
     let stale = Question {
         title: "lakeops: a synced table is stale".to_owned(),
         query: format!(
             "SELECT freshness_lag_seconds AS value FROM {} WHERE validated_at >= current_timestamp() - {SYNC_WINDOW}",
-            table("sync_validation_history")
+            places.table("sync_validation_history")
         ),
-        column: "value",
         less: false,
         limit: freshness,
         summary: "the source is ahead of its copy by more seconds than `[freshness] continuous` allows",
     };
-    found.insert("sync_freshness".to_owned(), alert(places, &stale));
+    found.insert("sync_freshness".to_owned(), alert(places, stale));
     for severity in ["warning", "critical"] {
         let told = Question {
             title: format!("lakeops: a {severity} message"),
             query: format!(
                 "SELECT count(*) AS value FROM {} WHERE severity = '{severity}' AND raised_at >= \
                  current_timestamp() - {WINDOW}",
-                table("alerts")
+                places.table("alerts")
             ),
-            column: "value",
             less: false,
             limit: 0.0,
             summary: "lakeops told people something: the table `alerts` of the history has it",
         };
-        found.insert(format!("message_{severity}"), alert(places, &told));
+        found.insert(format!("message_{severity}"), alert(places, told));
     }
     let stopped = Question {
         title: "lakeops: nothing is collected any more".to_owned(),
         query: format!(
             "SELECT count(*) AS value FROM {} WHERE workflow = 'collect_metrics' AND finished_at >= \
              current_timestamp() - {SYNC_WINDOW}",
-            table("workflow_runs")
+            places.table("workflow_runs")
         ),
-        column: "value",
         less: true,
         limit: 1.0,
         summary: "no run of `collect_metrics` has ended in half an hour: what is not measured is not good",
     };
-    found.insert("collection_stopped".to_owned(), alert(places, &stopped));
+    found.insert("collection_stopped".to_owned(), alert(places, stopped));
     found
 }
 
@@ -192,31 +194,30 @@ fn measured(
     (level, limit): (&str, f64),
     threshold: Threshold,
     places: &Places,
-) -> Question<'static> {
+) -> Question {
     Question {
         title: format!("lakeops: {metric} is {level}"),
         query: format!(
-            "SELECT metric_value AS value FROM {}.{}.lakebase_metrics WHERE metric_name = '{metric}' AND \
+            "SELECT metric_value AS value FROM {} WHERE metric_name = '{metric}' AND \
              snapshot_timestamp >= current_timestamp() - {WINDOW}",
-            places.catalog, places.schema,
+            places.table("lakebase_metrics")
         ),
-        column: "value",
         less: threshold.critical < threshold.warning,
         limit,
         summary: "a number is beyond its level: `lakeops history chart METRIC` draws it",
     }
 }
 
-fn alert(places: &Places, question: &Question<'_>) -> Alert {
+fn alert(places: &Places, question: Question) -> Alert {
     // The worst of all targets counts.
     let (aggregation, comparison_operator) =
         if question.less { ("MIN", "LESS_THAN") } else { ("MAX", "GREATER_THAN") };
     Alert {
-        display_name: question.title.clone(),
-        query_text: question.query.clone(),
+        display_name: question.title,
+        query_text: question.query,
         warehouse_id: places.warehouse.clone(),
         evaluation: Evaluation {
-            source: Source { name: question.column, aggregation },
+            source: Source { name: "value", aggregation },
             comparison_operator,
             threshold: Limit { value: LimitValue { double_value: question.limit } },
             // Nothing is measured while a compute sleeps; `collection_stopped` tells when nothing is at all.

@@ -8,6 +8,7 @@ mod alerts;
 mod job;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ pub struct Line {
     pub quartz: String,
     /// The zone.
     pub time_zone: String,
-    /// The name that the seed has for it.
+    /// Whether it is one of the seed's jobs.
     pub seed: bool,
 }
 
@@ -171,15 +172,21 @@ pub fn databricks(input: Input<'_>) -> Result<Export, serde_yaml::Error> {
     for (name, workflow) in input.workflows {
         let seed = seeds.get(name.as_str()).copied();
         for made in job::of(workflow, seed, &mut gaps) {
+            let Entry::Vacant(place) = jobs.entry(made.key) else {
+                let what = format!("its schedule `{}`", made.cron);
+                let why = "the job of another workflow has the key that its own would have";
+                gaps.push(Gap::of(name, what, why, "rename one of the two"));
+                continue;
+            };
             lines.push(Line {
-                job: made.key.clone(),
+                job: place.key().clone(),
                 workflow: made.workflow,
                 cron: made.cron,
                 quartz: made.job.schedule.quartz_cron_expression.clone(),
                 time_zone: made.job.schedule.timezone_id.clone(),
                 seed: seed.is_some(),
             });
-            jobs.insert(made.key, made.job);
+            place.insert(made.job);
         }
         if !workflow.spec.triggers.is_empty() {
             gaps.push(Gap::of(
@@ -321,4 +328,42 @@ fn gaps_text(gaps: &[Gap]) -> String {
         let _ = writeln!(text, "| {name} | {what} | {why} | {instead} |");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::Catalog;
+    use crate::workflow::{Library, Resolver};
+
+    fn workflow(name: &str, cron: &str) -> String {
+        format!(
+            "version: 1\nname: {name}\ndescription: Look.\nschedule:\n  - {{ id: {name}, cron: \"{cron}\" }}\n\
+             steps:\n  - id: look\n    tool: monitor_connections\n"
+        )
+    }
+
+    #[test]
+    fn a_job_whose_key_is_taken_is_told_and_not_lost() {
+        // Either of two days: two jobs, and the second has the key of the other workflow's.
+        let library = Library::new()
+            .with_workflow("look.yaml", workflow("look", "0 4 13 * 5"))
+            .with_workflow("look_2.yaml", workflow("look_2", "0 5 * * *"));
+        let catalog = Catalog::builtin();
+        let resolution = Resolver::new(&catalog, &library).resolve_all();
+        assert!(resolution.is_sound(), "{:?}", resolution.diagnostics);
+        let export = databricks(Input {
+            workflows: &resolution.workflows,
+            settings: &Settings::default(),
+            repeat_after: 3_600,
+            name: "ops",
+            hosts: &BTreeMap::new(),
+            run_as: None,
+        })
+        .unwrap();
+        let jobs: Vec<_> = export.jobs.iter().map(|line| (&*line.job, &*line.workflow)).collect();
+        assert_eq!(jobs, [("look", "look"), ("look_2", "look")]);
+        let told = |gap: &&Gap| gap.workflow == "look_2" && gap.what.contains("0 5 * * *");
+        assert!(export.not_expressed.iter().any(|gap| told(&gap)), "{:?}", export.not_expressed);
+    }
 }

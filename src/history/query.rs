@@ -109,8 +109,12 @@ pub fn names_postgres(sql: &str) -> Result<bool, HistoryError> {
     let state = SessionContext::new().state();
     let statement = state.sql_to_statement(sql, &Dialect::PostgreSQL)?;
     let references = state.resolve_table_references(&statement)?;
-    let is_there = |catalog: &str| catalog == PG || catalog == UNIFIED;
-    Ok(references.iter().filter_map(TableReference::catalog).any(is_there))
+    Ok(references.iter().filter_map(TableReference::catalog).any(is_postgres))
+}
+
+/// Whether rows of PostgreSQL are read for the tables of a catalog.
+fn is_postgres(catalog: &str) -> bool {
+    catalog == PG || catalog == UNIFIED
 }
 
 /// Only what asks is let through.
@@ -136,9 +140,7 @@ async fn register(
     (travels, hot): (&[Travel], Option<HotTables<'_>>),
 ) -> Result<(), HistoryError> {
     match reference {
-        TableReference::Full { catalog, schema, table }
-            if &**catalog == PG || &**catalog == UNIFIED =>
-        {
+        TableReference::Full { catalog, schema, table } if is_postgres(catalog) => {
             let Some(hot) = hot else {
                 let why =
                     format!("`{reference}` is a table of PostgreSQL, and none is reached here");

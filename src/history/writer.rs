@@ -32,7 +32,7 @@ use super::tables::{self, AUDIT, REJECTED};
 use super::upkeep::{self, Done};
 use crate::config::HistoryConfig;
 use crate::journal::{Journal, JournalError};
-use crate::kernel::{BoxFuture, Clock, KillPoints, Span, Timestamp, Upkeep};
+use crate::kernel::{BoxFuture, Clock, KillPoints, Timestamp, Upkeep};
 use crate::tools::context::StoredTable;
 
 /// How long another process may hold the lock.
@@ -150,8 +150,8 @@ impl HistoryWriter {
                 self.append_stretch(opened, owed, &head.journal, &mut appended).await?;
             }
         }
-        let kept = millis(self.config.keep_journaled);
-        let before = self.now().as_millis().saturating_sub(kept);
+        let kept = self.config.keep_journaled.as_millis();
+        let before = self.now().as_millis().saturating_sub_unsigned(kept);
         let dropped = self.journal.drop_rows(through, Timestamp::from_millis(before)).await?;
         if dropped > 0 {
             tracing::info!(steps = dropped, "rows left the journal: they are in the history");
@@ -271,8 +271,4 @@ async fn runs_after(journal: &dyn Journal, position: u64) -> Result<u64, Journal
 
 fn application(journal: &str, table: &TableDef) -> String {
     format!("lakeops/{journal}/{}", table.name)
-}
-
-fn millis(span: Span) -> i64 {
-    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
 }

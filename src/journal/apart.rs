@@ -149,12 +149,8 @@ impl<'a> Table<&'a Value> {
                 odd.push(&row.row);
                 continue;
             };
-            if columns_of.len() != known.len()
-                || columns_of.keys().any(|name| !known.contains(name.as_str()))
-            {
-                let new = columns_of.keys().map(String::as_str).filter(|name| known.insert(*name));
-                columns.extend(new.collect::<Vec<_>>());
-            }
+            let names = columns_of.keys().map(String::as_str);
+            columns.extend(names.filter(|name| known.insert(*name)));
             objects.push(columns_of);
         }
         let value = |object: &'a Map<String, Value>, name: &str| object.get(name).unwrap_or(&NULL);

@@ -7,6 +7,11 @@
 pub trait KillPoints: Send + Sync {
     /// The process is at this boundary now. An armed implementation does not return.
     fn reach(&self, boundary: &str);
+
+    /// Whether anybody listens: else a name that costs something to make need not be made.
+    fn listens(&self) -> bool {
+        true
+    }
 }
 
 /// Never kills.
@@ -15,4 +20,8 @@ pub struct Unarmed;
 
 impl KillPoints for Unarmed {
     fn reach(&self, _boundary: &str) {}
+
+    fn listens(&self) -> bool {
+        false
+    }
 }

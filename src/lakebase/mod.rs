@@ -32,4 +32,5 @@ pub use find::{
 pub use login::{Login, LoginError};
 pub use name::{BranchName, EndpointName, ProjectName};
 pub use resource::{Branch, Database, Endpoint, Operation, Project, Role, Snapshot};
+pub use statement::on_warehouse;
 pub use transport::{Outside, Patience};

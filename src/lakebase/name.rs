@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::kernel::Failure;
+
 /// What every path of the Postgres API begins with.
 pub const BASE: &str = "/api/2.0/postgres/";
 
@@ -46,6 +48,18 @@ pub fn check_id(id: &str) -> Result<(), InvalidId> {
 )]
 pub struct InvalidId {
     id: String,
+}
+
+/// Refuses, under a code, a name that Unity Catalog would want in quotes: it enters the text of a statement.
+pub fn need_unquoted(name: &str, code: &str) -> Result<(), Failure> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let begins = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
+    if name.starts_with(begins) && name.chars().all(fits) {
+        return Ok(());
+    }
+    let text = format!("`{name}` is no name of Unity Catalog that needs no quotes");
+    Err(Failure::permanent(code, text)
+        .with_help("write letters, digits and underscores, beginning with a letter"))
 }
 
 /// `projects/{project}`

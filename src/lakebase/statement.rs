@@ -1,4 +1,4 @@
-//! One SELECT on a SQL warehouse, by the statement API.
+//! Statements on a SQL warehouse, by the statement API: one SELECT, and the calls of those that change something.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sqlparser::dialect::DatabricksDialect;
 use sqlparser::parser::Parser;
 
 use super::client::WorkspaceClient;
-use crate::kernel::{Failure, RetryClass};
+use crate::kernel::{ApiCall, Failure, RetryClass};
 
 const STATEMENTS: &str = "/api/2.0/sql/statements";
 
@@ -21,6 +21,16 @@ const LONGEST: Duration = Duration::from_mins(15);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The call by which a warehouse runs a statement that changes something. What proves it is for the caller to add.
+pub fn on_warehouse(statement: &str, warehouse: &str) -> ApiCall {
+    ApiCall::post(STATEMENTS).body(json!({
+        "statement": statement,
+        "warehouse_id": warehouse,
+        "wait_timeout": "50s",
+        "on_wait_timeout": "CONTINUE",
+    }))
+}
 
 /// The rows of a SELECT, as objects of texts and nulls.
 pub(super) async fn select(

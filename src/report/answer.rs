@@ -67,12 +67,10 @@ pub fn answer(style: Style, outputs: &Value) -> String {
     commands(&mut text, style, "what would fix it", fixes);
     let see = answer.evidence.iter().map(|one| (one.command.as_str(), "shows all of it"));
     commands(&mut text, style, "to see more", see);
-    let says = |intent: &'_ Intent| (intent.command.clone(), intent.says.clone());
     for (heading, intents) in
         [("perhaps you want", &answer.pointers), ("the nearest", &answer.nearest)]
     {
-        let intents: Vec<(String, String)> = intents.iter().map(says).collect();
-        let intents = intents.iter().map(|(command, says)| (command.as_str(), says.as_str()));
+        let intents = intents.iter().map(|one| (one.command.as_str(), one.says.as_str()));
         commands(&mut text, style, heading, intents);
     }
     missing(&mut text, style, &answer.not_measured);
@@ -86,14 +84,8 @@ fn evidence(text: &mut String, style: Style, evidence: &[Evidence]) {
             let more = if more > 0 { format!(", {more} more") } else { String::new() };
             heading(text, style, &format!("{}: {}{more}", one.source, list.what));
             let headings: Vec<&str> = list.columns.iter().map(String::as_str).collect();
-            let row = |row: &serde_json::Map<String, Value>| {
-                let cells = list
-                    .columns
-                    .iter()
-                    .map(|column| row.get(column).map_or_else(String::new, cell));
-                cells.collect::<Vec<_>>()
-            };
-            text.push_str(&table(style, &headings, list.rows.iter().map(row).collect(), ""));
+            let rows = list.rows.iter().map(|row| cells(&headings, |name| row.get(name)));
+            text.push_str(&table(style, &headings, rows.collect(), ""));
         }
     }
 }
@@ -110,19 +102,12 @@ fn explained(text: &mut String, style: Style, explained: &Claimed) {
         }
         (Some(sql), None) => {
             line_in(text, style, Tone::Faint, &format!("its statement, run read-only: {sql}"));
-            let columns: Vec<&String> = match explained.rows.first() {
-                Some(Value::Object(first)) => first.keys().collect(),
+            let headings: Vec<&str> = match explained.rows.first() {
+                Some(Value::Object(first)) => first.keys().map(String::as_str).collect(),
                 _ => Vec::new(),
             };
-            let headings: Vec<&str> = columns.iter().map(|column| column.as_str()).collect();
-            let row = |row: &Value| {
-                let cells = columns
-                    .iter()
-                    .map(|column| row.get(column.as_str()).map_or_else(String::new, cell));
-                cells.collect::<Vec<_>>()
-            };
-            let rows = explained.rows.iter().map(row).collect();
-            text.push_str(&table(style, &headings, rows, "no rows"));
+            let rows = explained.rows.iter().map(|row| cells(&headings, |name| row.get(name)));
+            text.push_str(&table(style, &headings, rows.collect(), "no rows"));
             if explained.has_more {
                 line_in(text, style, Tone::Faint, "there are more rows");
             }
@@ -133,6 +118,11 @@ fn explained(text: &mut String, style: Style, explained: &Claimed) {
     if explained.model.is_some() {
         missing(text, style, &explained.not_measured);
     }
+}
+
+/// The named fields of a row, in this order.
+fn cells<'a>(names: &[&str], field: impl Fn(&str) -> Option<&'a Value>) -> Vec<String> {
+    names.iter().map(|&name| field(name).map_or_else(String::new, cell)).collect()
 }
 
 fn commands<'a>(

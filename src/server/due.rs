@@ -417,10 +417,8 @@ fn wanted(workflow: &str, event: &Published) -> Wanted {
     let offered = fields.map(|(name, value)| (name.clone(), Given::Json(value.clone())));
     let mut offered: BTreeMap<String, Given> = offered.collect();
     for (id, name) in BY_ID {
-        if let Some(value) = event.event.get(id).filter(|value| !value.is_null())
-            && !offered.contains_key(name)
-        {
-            offered.insert(name.to_owned(), Given::Json(value.clone()));
+        if let Some(value) = event.event.get(id).filter(|value| !value.is_null()) {
+            offered.entry(name.to_owned()).or_insert_with(|| Given::Json(value.clone()));
         }
     }
     Wanted {

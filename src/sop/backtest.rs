@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::cases::is_same;
 use super::{RuleTrace, Sandbox, Scope, Script, ScriptError};
 use crate::kernel::Timestamp;
 
@@ -95,7 +96,7 @@ pub fn backtest(
     past: &[Past],
     fields: &[String],
 ) -> Backtest {
-    let mut versions = Versions { sandbox, name, text, compiled: BTreeMap::new() };
+    let mut version = Version::new(sandbox, name, text);
     let mut report = Backtest {
         evaluated: past.len(),
         same: 0,
@@ -106,7 +107,7 @@ pub fn backtest(
     };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for past in past {
-        let new = versions.of(&past.given).and_then(|script| script.evaluate(&past.given));
+        let new = version.script(&past.given).and_then(|script| script.evaluate(&past.given));
         let mut differences = Vec::new();
         let (failure, rules) = match (&past.old, new) {
             (Ok(old), Ok(new)) => {
@@ -144,23 +145,30 @@ pub fn backtest(
     report
 }
 
-/// The compiled text, once for each set of variables.
-struct Versions<'a> {
+/// A version of a script, compiled once for each set of variables.
+#[derive(Debug)]
+pub struct Version<'a> {
     sandbox: &'a Sandbox,
     name: &'a str,
     text: &'a str,
     compiled: BTreeMap<Vec<String>, Result<Script, ScriptError>>,
 }
 
-impl Versions<'_> {
-    fn of(&mut self, given: &Scope) -> Result<Script, ScriptError> {
+impl<'a> Version<'a> {
+    /// A text that is compiled when something is given to it.
+    pub fn new(sandbox: &'a Sandbox, name: &'a str, text: &'a str) -> Self {
+        Self { sandbox, name, text, compiled: BTreeMap::new() }
+    }
+
+    /// The script for these variables.
+    pub fn script(&mut self, given: &Scope) -> Result<&Script, ScriptError> {
         let names: Vec<String> = given.keys().cloned().collect();
         let compile = || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             self.sandbox.script(self.name, self.text, &names)
         };
         let compiled = self.compiled.entry(names.clone()).or_insert_with(compile);
-        compiled.clone()
+        compiled.as_ref().map_err(Clone::clone)
     }
 }
 
@@ -196,13 +204,6 @@ fn differ(path: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<Ch
         (old, new) => {
             out.push(Change { path: path.to_owned(), old: old.cloned(), new: new.cloned() });
         }
-    }
-}
-
-fn is_same(old: Option<&Value>, new: Option<&Value>) -> bool {
-    match (old.unwrap_or(&Value::Null), new.unwrap_or(&Value::Null)) {
-        (Value::Number(old), Value::Number(new)) => old == new || old.as_f64() == new.as_f64(),
-        (old, new) => old == new,
     }
 }
 

@@ -203,7 +203,7 @@ fn compare(path: &str, expected: &Value, got: Option<&Value>, out: &mut Vec<Diff
                 }
             }
         }
-        (expected, got) if same(expected, got) => {}
+        (expected, got) if is_same(Some(expected), got) => {}
         (expected, got) => out.push(Difference {
             path: path.to_owned(),
             expected: Some(expected.clone()),
@@ -212,13 +212,13 @@ fn compare(path: &str, expected: &Value, got: Option<&Value>, out: &mut Vec<Diff
     }
 }
 
-fn same(expected: &Value, got: Option<&Value>) -> bool {
-    match (expected, got) {
-        (Value::Null, None) => true,
-        (Value::Number(expected), Some(Value::Number(got))) => {
-            expected == got || expected.as_f64() == got.as_f64()
+/// Whether two values are the same to a script: what is absent equals `()`, and 1 equals 1.0.
+pub(super) fn is_same(one: Option<&Value>, other: Option<&Value>) -> bool {
+    match (one.unwrap_or(&Value::Null), other.unwrap_or(&Value::Null)) {
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64() == other.as_f64()
         }
-        (expected, got) => Some(expected) == got,
+        (one, other) => one == other,
     }
 }
 

@@ -19,7 +19,7 @@ mod script;
 mod template;
 mod trace;
 
-pub use backtest::{Backtest, Change, FieldCount, Past, Replayed, RuleChange, backtest};
+pub use backtest::{Backtest, Change, FieldCount, Past, Replayed, RuleChange, Version, backtest};
 pub use builtin::{Builtin, builtins};
 pub use cases::{CaseReport, CaseResult, CasesError, Difference, declared_variables, run_cases};
 pub use check::{Problem, ProblemFile, check};

@@ -34,6 +34,8 @@ pub(super) struct Workload {
     pub(super) statements: Vec<Statement>,
     /// The plan of each, in the same order.
     pub(super) plans: Vec<Option<Node>>,
+    /// What the extension says about itself; absent without it.
+    pub(super) info: Option<Info>,
     pub(super) not_measured: Vec<NotMeasured>,
 }
 
@@ -51,8 +53,8 @@ pub(super) async fn look(
             return Ok(workload);
         }
     };
-    let info: Vec<Info> = extension.rows(cx, &INFO, Vec::new()).await?;
-    if let Some(info) = info.first().filter(|info| info.hidden > 0) {
+    workload.info = extension.rows(cx, &INFO, Vec::new()).await?.into_iter().next();
+    if let Some(info) = workload.info.as_ref().filter(|info| info.hidden > 0) {
         let why = format!("{} statements of others are hidden from us", info.hidden);
         let what = NotMeasured::new("statements of other users", why);
         workload.not_measured.push(what.needs("grant pg_read_all_stats to current_user"));

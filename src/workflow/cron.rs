@@ -61,7 +61,7 @@ pub(super) struct Numbers {
 }
 
 /// Reads the five fields of a cron text.
-pub(super) fn numbers(text: &str) -> Result<Vec<Numbers>, CronError> {
+pub(super) fn numbers(text: &str) -> Result<[Numbers; FIELDS.len()], CronError> {
     let text = match text.trim() {
         word if word.starts_with('@') => expand(word)?,
         _ => text,
@@ -79,7 +79,7 @@ pub(super) fn numbers(text: &str) -> Result<Vec<Numbers>, CronError> {
         }
         fields.push(Numbers { values, is_star: is_star(*word) });
     }
-    Ok(fields)
+    fields.try_into().map_err(|_| wrong_count(&words))
 }
 
 /// One of the five fields: its name, its range, and names for its values.
@@ -137,16 +137,12 @@ impl CronSchedule {
     /// Reads a cron text and a zone's name.
     pub fn parse(text: &str, zone: &str) -> Result<Self, CronError> {
         let zone = parse_zone(zone)?;
-        let mut fields = numbers(text)?;
-        let [minute, hour, day, month, week_day] = &mut fields[..] else {
-            return Err(wrong_count(&[]));
-        };
+        let [minute, hour, day, month, mut week_day] = numbers(text)?;
         // Sunday is 0 here, and 1 in the crate.
         week_day.values = week_day.values.iter().map(|day| day + 1).collect();
         let (day_list, week_list) = (list(&day.values), list(&week_day.values));
         let schedule = |day: &str, week: &str| {
-            let [minute, hour, month] =
-                [&*minute, &*hour, &*month].map(|field| list(&field.values));
+            let [minute, hour, month] = [&minute, &hour, &month].map(|field| list(&field.values));
             let text = format!("0 {minute} {hour} {day} {month} {week}");
             let first = Word { text: "", column: 1 };
             cron::Schedule::from_str(&text)
@@ -318,7 +314,7 @@ fn is_star(word: Word<'_>) -> bool {
     word.text.starts_with('*')
 }
 
-fn list(set: &BTreeSet<u8>) -> String {
+pub(super) fn list(set: &BTreeSet<u8>) -> String {
     set.iter().map(u8::to_string).collect::<Vec<_>>().join(",")
 }
 

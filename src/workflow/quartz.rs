@@ -5,9 +5,8 @@
 //! either day field matches takes two expressions, and what needs both at once has none.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-use super::cron::{CronError, Numbers, numbers};
+use super::cron::{CronError, Numbers, list, numbers};
 
 const WEEK_DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
@@ -24,16 +23,13 @@ pub enum QuartzError {
 
 /// The Quartz expressions of a five-field cron text: it fires when one of them does.
 pub fn quartz(cron: &str) -> Result<Vec<String>, QuartzError> {
-    let fields = numbers(cron)?;
-    let [minute, hour, day, month, week_day] = &fields[..] else {
-        return Ok(Vec::new());
-    };
+    let [minute, hour, day, month, week_day] = numbers(cron)?;
     let text = |day: &str, week: &str| {
-        let (minute, hour) = (steps(minute, 0, 59), steps(hour, 0, 23));
-        format!("0 {minute} {hour} {day} {} {week}", steps(month, 1, 12))
+        let (minute, hour) = (steps(&minute, 0, 59), steps(&hour, 0, 23));
+        format!("0 {minute} {hour} {day} {} {week}", steps(&month, 1, 12))
     };
     let (any_day, any_week_day) = (day.values.len() == 31, week_day.values.len() == 7);
-    let days = steps(day, 1, 31);
+    let days = steps(&day, 1, 31);
     let names = week_days(&week_day.values);
     if any_week_day {
         // Of two fields that are both given either counts, and one of them is every day.
@@ -63,20 +59,12 @@ fn steps(field: &Numbers, least: u8, most: u8) -> String {
     {
         return format!("{first}/{step}");
     }
-    list(values.iter().map(u8::to_string))
+    list(&field.values)
 }
 
 fn week_days(values: &BTreeSet<u8>) -> String {
     let names = values.iter().filter_map(|day| WEEK_DAYS.get(usize::from(*day)));
-    list(names.map(|name| (*name).to_owned()))
-}
-
-fn list(values: impl Iterator<Item = String>) -> String {
-    values.enumerate().fold(String::new(), |mut text, (index, value)| {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{value}");
-        text
-    })
+    names.copied().collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

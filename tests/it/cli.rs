@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use lakeops::kernel::Secret;
+use lakeops::postgres::PgEndpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -48,6 +50,11 @@ impl Project {
 
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its database.
+    pub(crate) fn endpoint(&self) -> PgEndpoint {
+        PgEndpoint::from_url(&Secret::new(self.url.clone().unwrap())).unwrap()
     }
 
     pub(crate) fn write(&self, path: &str, text: &str) -> &Self {
@@ -366,10 +373,7 @@ async fn a_run_waits_for_an_approval_and_goes_on() {
     assert_eq!(done["outcome"], "succeeded");
     let steps = done["steps"].as_array().unwrap();
     assert!(steps.iter().all(|step| step["state"] == "succeeded"), "{done}");
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&lakeops::kernel::Secret::new(
-        project.url.clone().unwrap(),
-    ));
-    let rows: i64 = value(&endpoint.unwrap(), "select count(*) from t where a = 7").await;
+    let rows: i64 = value(&project.endpoint(), "select count(*) from t where a = 7").await;
     assert_eq!(rows, 1);
 
     let listed = project.json(&["runs"]);
@@ -408,8 +412,7 @@ async fn rejected_cancelled_and_frozen_runs_end_as_the_codes_say() {
     let said =
         project.run(&["reject", &rejected, "--reason", "not now", "--output", "json"]).ends(1);
     assert_eq!(said.json()["outcome"], "failed");
-    let endpoint = lakeops::kernel::Secret::new(project.url.clone().unwrap());
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&endpoint).unwrap();
+    let endpoint = project.endpoint();
     crate::harness::execute(&endpoint, &["drop table t"]).await;
     let cancelled = start();
     project.run(&["cancel", &cancelled, "--reason", "enough"]).ends(4);
@@ -461,9 +464,7 @@ async fn a_fork_takes_over_what_came_before() {
         (attempts("one"), attempts("two"), attempts("other")),
         (0.into(), 1.into(), 0.into())
     );
-    let endpoint = lakeops::kernel::Secret::new(project.url.clone().unwrap());
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&endpoint).unwrap();
-    let rows: i64 = value(&endpoint, "select count(*) from f").await;
+    let rows: i64 = value(&project.endpoint(), "select count(*) from f").await;
     assert_eq!(rows, 2);
 }
 
@@ -543,8 +544,7 @@ async fn the_doctor_says_what_is_missing_and_how_to_get_it() {
     };
     assert_eq!(find(&checks, "state directory")["status"], "ok");
     assert_eq!(find(&checks, "connection database-url")["status"], "ok");
-    let endpoint = lakeops::kernel::Secret::new(project.url.clone().unwrap());
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&endpoint).unwrap();
+    let endpoint = project.endpoint();
     crate::harness::execute(&endpoint, &["create role cli_plain login"]).await;
     let plain = endpoint.with_user("cli_plain", None).to_url().expose().clone();
     let plain = Project { url: Some(plain), ..Project::new() };

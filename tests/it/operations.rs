@@ -8,13 +8,12 @@ use lakeops::journal::store::{Append, Expect, Stream};
 use lakeops::journal::{Entry, Outcome};
 use lakeops::kernel::{Clock as _, Span, SystemClock};
 use lakeops::plan::document::ApprovalMode;
-use lakeops::postgres::Quiet;
 use lakeops::report::Style;
 use lakeops::report::operations::{Fold, KINDS, Operations, text};
 use serde_json::{Value, json};
 
 use crate::engine::kit::{plan, sql, step};
-use crate::harness;
+use crate::harness::alone;
 use crate::tools::{Bench as Database, sick_table};
 use crate::workflows::Bench;
 
@@ -45,10 +44,7 @@ fn turned(looks: &[Value], turn: &str) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incident_from_its_begin_to_its_proof_without_a_person() {
-    let place = harness::Place::new();
-    let installation = harness::postgres().await.installation();
-    let options = place.options("operations").with_setting("autovacuum", "off");
-    let server = place.local.start(installation, &options, &Quiet).await.unwrap();
+    let (_place, server) = alone("operations").await;
     let database = Database { endpoint: server.endpoint(), settings: Settings::default() };
     let bench = Bench::on(server.endpoint());
 

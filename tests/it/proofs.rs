@@ -51,12 +51,6 @@ pub(crate) const FIRST_47: &[&str] = &[
     "natural_language_dba",
 ];
 
-/// Those of them that are not there yet.
-pub(crate) const NOT_YET: &[&str] = &[];
-
-/// Tools that no test of their own proves yet.
-pub(crate) const UNPROVEN: &[&str] = &[];
-
 /// Each tool with the test that proves it: a file below the root of the project, and a function in it.
 pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
     (
@@ -149,8 +143,8 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
     ),
     (
         "create_branch_on_pr",
-        "src/tools/branching/proposals.rs",
-        "a_closed_pull_request_takes_its_branch_with_it_once",
+        "tests/it/lakebase/limits.rs",
+        "a_pull_request_has_its_branch_until_it_is_closed",
     ),
     (
         "delete_branch",
@@ -159,8 +153,8 @@ pub(crate) const PROOFS: &[(&str, &str, &str)] = &[
     ),
     (
         "delete_branch_on_pr_close",
-        "src/tools/branching/proposals.rs",
-        "a_closed_pull_request_takes_its_branch_with_it_once",
+        "tests/it/lakebase/limits.rs",
+        "a_pull_request_has_its_branch_until_it_is_closed",
     ),
     (
         "delete_disposable_project",

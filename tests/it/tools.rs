@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinHandle;
 
-use crate::harness::{connect, execute, postgres, value};
+use crate::harness::{connect, execute, postgres, until, value};
 
 /// Tools at work on one database.
 pub(crate) struct Bench {
@@ -130,13 +130,7 @@ impl Bench {
 
     /// Waits until a query says true.
     pub(crate) async fn until(&self, query: &str) {
-        for _ in 0..500 {
-            if value::<bool>(&self.endpoint, query).await {
-                return;
-            }
-            pause(20).await;
-        }
-        panic!("never true: {query}");
+        until(&self.endpoint, query, Duration::from_secs(10)).await;
     }
 
     async fn is_alive(&self, pid: i32) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use super::{Bench, BenchError, Figure, WINDOW, bench_step, rate, run, script_plan};
+use super::{Bench, BenchError, Figure, WINDOW, bench_step, make_folder, rate, run, script_plan};
 use crate::journal::Journal as _;
 use crate::plan::PlannedStep;
 use crate::plan::document::{Action, ToolCall};
@@ -22,8 +22,7 @@ impl Bench {
         server: PgEndpoint,
         count: u32,
     ) -> Result<Figure, BenchError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| BenchError::Disk { place: dir.display().to_string(), source })?;
+        make_folder(dir)?;
         let outside = (Arc::clone(&self.clock), Arc::clone(&self.ids));
         let bench = Bench::new(dir, outside, Arc::new(server.clone()))?;
         let mut session = PgConnection::connect_with(server.options()).await?;

@@ -20,14 +20,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use crate::engine::parts::{Endpoints, Notifier, Unobserved};
+use crate::engine::parts::{Endpoints, History, Notifier, Unobserved};
 use crate::engine::{Engine, EngineError, Parts, RunLocks, StartOptions};
 use crate::history::HistoryError;
 use crate::journal::store::{Append, Durability, Expect};
 use crate::journal::{Event, Journal, JournalError, Outcome, Principal, SqliteJournal, Stream};
 use crate::kernel::kill::Unarmed;
 use crate::kernel::{
-    BoxFuture, Clock, Digest, Failure, IdSource, Redactor, Risk, Severity, Span, Target, Timestamp,
+    BoxFuture, Clock, Digest, Failure, IdSource, Redactor, Risk, RunId, Severity, Span, Target,
+    Timestamp,
 };
 use crate::plan::document::{
     Action, ApprovalMode, ForEach, Limits, Need, PinnedText, PlanError, Retry, RunIf,
@@ -232,7 +233,7 @@ impl Endpoints for NoDatabase {
     }
 }
 
-pub(super) struct Silent;
+struct Silent;
 
 impl Notifier for Silent {
     fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
@@ -245,22 +246,9 @@ impl Bench {
         endpoints: Arc<dyn Endpoints>,
     ) -> Result<Self, BenchError> {
         let journal = SqliteJournal::open(dir, Arc::clone(&clock), Redactor::default())?;
-        let engine = Engine::new(Parts {
-            journal: Arc::<SqliteJournal>::clone(&journal),
-            ownership: Arc::new(RunLocks::new(dir)),
-            catalog: Catalog::builtin(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints,
-            settings: Arc::new(Settings::default()),
-            secrets: Arc::new(NoSecrets),
-            clock: Arc::clone(&clock),
-            ids: Arc::clone(&ids),
-            kill: Arc::new(Unarmed),
-            history: None,
-            notifier: Arc::new(Silent),
-            principal: nobody(),
-            pid: std::process::id(),
-        });
+        let kept = Arc::<SqliteJournal>::clone(&journal);
+        let outside = (Arc::clone(&clock), Arc::clone(&ids));
+        let engine = engine((dir, kept), outside, endpoints, None);
         Ok(Self { clock, ids, journal, engine })
     }
 
@@ -329,14 +317,7 @@ impl Bench {
 
     /// A fan-out of so many scripts in one run.
     async fn fan_out(&self, items: u32) -> Result<Figure, BenchError> {
-        let mut step = script_step("each".to_owned(), None, json!({ "n": "${{ item }}" }));
-        step.for_each = Some(ForEach {
-            items: json!((0..items).collect::<Vec<_>>()),
-            key: "${{ item }}".to_owned(),
-            max_parallel: 8,
-            fail_fast: true,
-        });
-        let plan = script_plan(vec![step], self.clock.now())?;
+        let plan = script_plan(vec![fan_out_step(items)], self.clock.now())?;
         forget_peak();
         let (before, start) = (self.journal.commits(), self.clock.now());
         run(self.engine.clone(), plan).await?;
@@ -384,11 +365,65 @@ pub(super) fn nobody() -> Principal {
     Principal { name: "bench".to_owned(), from: "bench".to_owned() }
 }
 
+/// Makes a directory that is worked in.
+pub(super) fn make_folder(folder: &Path) -> Result<(), BenchError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| BenchError::Disk { place: folder.display().to_string(), source })
+}
+
+/// An engine on a journal and its state directory, that tells nobody anything.
+pub(super) fn engine(
+    (state, journal): (&Path, Arc<SqliteJournal>),
+    (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>),
+    endpoints: Arc<dyn Endpoints>,
+    history: Option<Arc<dyn History>>,
+) -> Engine {
+    Engine::new(Parts {
+        journal,
+        ownership: Arc::new(RunLocks::new(state)),
+        catalog: Catalog::builtin(),
+        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
+        endpoints,
+        settings: Arc::new(Settings::default()),
+        secrets: Arc::new(NoSecrets),
+        clock,
+        ids,
+        kill: Arc::new(Unarmed),
+        history,
+        notifier: Arc::new(Silent),
+        principal: nobody(),
+        pid: std::process::id(),
+    })
+}
+
+/// The first event of a run that is made up.
+pub(super) fn run_created(plan: Digest) -> Event {
+    Event::RunCreated {
+        plan,
+        workflow: "bench".to_owned(),
+        target: Target::default(),
+        key: None,
+        by: nobody(),
+        yes: false,
+        forked_from: None,
+        cause: None,
+    }
+}
+
 pub(super) async fn run(engine: Engine, plan: Plan) -> Result<(), BenchError> {
+    let run = start(&engine, &plan).await?;
+    work(&engine, &run, Outcome::Succeeded).await
+}
+
+async fn start(engine: &Engine, plan: &Plan) -> Result<RunId, BenchError> {
     let options = StartOptions { key: None, by: nobody(), yes: false, forked_from: None };
-    let run = engine.start(&plan, options).await?;
-    let outcome = engine.execute(&run, CancellationToken::new(), Arc::new(Unobserved)).await?;
-    if outcome == Outcome::Succeeded { Ok(()) } else { Err(BenchError::Ended(outcome)) }
+    Ok(engine.start(plan, options).await?)
+}
+
+/// Works on a run, which has to come to this.
+async fn work(engine: &Engine, run: &RunId, wanted: Outcome) -> Result<(), BenchError> {
+    let outcome = engine.execute(run, CancellationToken::new(), Arc::new(Unobserved)).await?;
+    if outcome == wanted { Ok(()) } else { Err(BenchError::Ended(outcome)) }
 }
 
 /// A chain of scripts, each adding one to what the one before it returned.
@@ -409,6 +444,18 @@ const SCRIPT: &str = "bench.rhai";
 
 fn script_step(id: String, needs: Option<String>, with: Value) -> PlannedStep {
     bench_step(id, needs, Action::Script { script: SCRIPT.to_owned(), with })
+}
+
+/// A fan-out of so many scripts.
+fn fan_out_step(items: u32) -> PlannedStep {
+    let mut step = script_step("each".to_owned(), None, json!({ "n": "${{ item }}" }));
+    step.for_each = Some(ForEach {
+        items: json!((0..items).collect::<Vec<_>>()),
+        key: "${{ item }}".to_owned(),
+        max_parallel: 8,
+        fail_fast: true,
+    });
+    step
 }
 
 fn bench_step(id: String, needs: Option<String>, action: Action) -> PlannedStep {

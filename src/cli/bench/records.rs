@@ -4,40 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bench, BenchError, Figure, ForEach, NoDatabase, bench_step, forget_peak, nobody, peak_memory,
-    script_plan, script_step,
+    Bench, BenchError, Figure, NoDatabase, bench_step, fan_out_step, forget_peak, make_folder,
+    peak_memory, run_created, script_plan, start, work,
 };
-use crate::engine::StartOptions;
-use crate::engine::parts::Unobserved;
 use crate::journal::store::{Append, Durability, Expect};
 use crate::journal::{Event, Journal as _, Outcome, SqliteJournal, Stream};
-use crate::kernel::{Digest, Redactor, RunId, Span, Target};
+use crate::kernel::{Digest, Redactor, RunId, Span};
 use crate::plan::document::{Action, ApprovalGate, OnReject};
 
 /// Events of one run of the large journal.
 const EACH: u32 = 1_000;
 
-fn disk(dir: &Path) -> impl Fn(std::io::Error) -> BenchError {
-    let place = dir.display().to_string();
-    move |source| BenchError::Disk { place: place.clone(), source }
-}
-
 impl Bench {
     /// A run that rests behind so many settled steps: its journal is opened anew, and it is gone on with
     /// until it rests again. What a start of the program takes comes on top.
     pub(super) async fn resumed(&self, dir: &Path, settled: u32) -> Result<Figure, BenchError> {
-        std::fs::create_dir_all(dir).map_err(disk(dir))?;
+        make_folder(dir)?;
         let outside = || (Arc::clone(&self.clock), Arc::clone(&self.ids));
-        let mut fan = script_step("each".to_owned(), None, json!({ "n": "${{ item }}" }));
-        fan.for_each = Some(ForEach {
-            items: json!((0..settled).collect::<Vec<_>>()),
-            key: "${{ item }}".to_owned(),
-            max_parallel: 8,
-            fail_fast: true,
-        });
         let gate = ApprovalGate {
             prompt: "go on?".to_owned(),
             show: Vec::new(),
@@ -47,20 +32,19 @@ impl Bench {
             rehearsed_within: None,
         };
         let gate = bench_step("gate".to_owned(), Some("each".to_owned()), Action::Approval(gate));
-        let plan = script_plan(vec![fan, gate], self.clock.now())?;
+        let plan = script_plan(vec![fan_out_step(settled), gate], self.clock.now())?;
         let run = {
             let bench = Bench::new(dir, outside(), Arc::new(NoDatabase))?;
-            let options = StartOptions { key: None, by: nobody(), yes: false, forked_from: None };
-            let run = bench.engine.start(&plan, options).await?;
-            rests(&bench, &run).await?;
+            let run = start(&bench.engine, &plan).await?;
+            work(&bench.engine, &run, Outcome::WaitingApproval).await?;
             run
         };
         forget_peak();
-        let start = self.clock.now();
+        let began = self.clock.now();
         let bench = Bench::new(dir, outside(), Arc::new(NoDatabase))?;
-        rests(&bench, &run).await?;
+        work(&bench.engine, &run, Outcome::WaitingApproval).await?;
         let what = format!("a run of {settled} settled steps, gone on with");
-        let mut figure = self.figure(what, u64::from(settled), start);
+        let mut figure = self.figure(what, u64::from(settled), began);
         figure.peak_memory_bytes = peak_memory();
         Ok(figure)
     }
@@ -71,7 +55,7 @@ impl Bench {
         dir: &Path,
         events: u32,
     ) -> Result<Vec<Figure>, BenchError> {
-        std::fs::create_dir_all(dir).map_err(disk(dir))?;
+        make_folder(dir)?;
         let open = || SqliteJournal::open(dir, Arc::clone(&self.clock), Redactor::default());
         let start = self.clock.now();
         let journal = open()?;
@@ -79,16 +63,7 @@ impl Bench {
         while written < events {
             let count = EACH.min(events - written);
             let stream = Stream::Run(RunId::new(format!("{written:016x}")));
-            let created = Event::RunCreated {
-                plan: Digest::of_bytes(b"bench"),
-                workflow: "bench".to_owned(),
-                target: Target::default(),
-                key: None,
-                by: nobody(),
-                yes: false,
-                forked_from: None,
-                cause: None,
-            };
+            let created = run_created(Digest::of_bytes(b"bench"));
             let attempts = (1..count).map(|n| Event::AttemptStarted {
                 step: format!("s{n}"),
                 attempt: 1,
@@ -101,7 +76,8 @@ impl Bench {
         }
         drop(journal);
         let mut made = self.figure(format!("{events} events written"), u64::from(events), start);
-        let size = std::fs::metadata(dir.join("journal.db")).map_err(disk(dir))?.len();
+        let failed = |source| BenchError::Disk { place: dir.display().to_string(), source };
+        let size = std::fs::metadata(dir.join("journal.db")).map_err(failed)?.len();
         let each = size / u64::from(events.max(1));
         made.note = format!("{}, {each} bytes each", bytesize::ByteSize(size));
         let start = self.clock.now();
@@ -121,10 +97,4 @@ impl Bench {
         let checked = self.figure("its chain checked".to_owned(), u64::from(events), start);
         Ok(vec![made, opened, shown, checked])
     }
-}
-
-async fn rests(bench: &Bench, run: &RunId) -> Result<(), BenchError> {
-    let token = CancellationToken::new();
-    let outcome = bench.engine.execute(run, token, Arc::new(Unobserved)).await?;
-    if outcome == Outcome::WaitingApproval { Ok(()) } else { Err(BenchError::Ended(outcome)) }
 }

@@ -77,19 +77,11 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
 fn plan(session: &Session<'_>, args: &Args) -> Result<Plan, CliError> {
     use crate::workflow::Sources as _;
     let library = library::load(session);
+    let is_own = library.workflows().contains(&WORKFLOW);
+    let built_in = || SourceText::new(format!("{WORKFLOW}.yaml"), BUILT_IN.to_owned());
+    let workflow = library::resolved(session, &library, (WORKFLOW, (!is_own).then(built_in)))?;
     let catalog = Catalog::builtin();
-    let resolver = Resolver::new(&catalog, &library);
-    let own = library.workflows().contains(&WORKFLOW);
-    let resolution = if own {
-        resolver.resolve(WORKFLOW)
-    } else {
-        resolver.resolve_file(&SourceText::new(format!("{WORKFLOW}.yaml"), BUILT_IN.to_owned()))
-    };
-    library::print_diagnostics(session, &resolution.diagnostics);
-    let Some(workflow) = resolution.get(WORKFLOW).filter(|_| resolution.is_sound()) else {
-        return Err(library::mistakes(&resolution.diagnostics));
-    };
-    let all = resolver.resolve_all().workflows.into_values();
+    let all = Resolver::new(&catalog, &library).resolve_all().workflows.into_values();
     let offered = all
         .filter(|it| it.spec.name.value != WORKFLOW)
         .map(|it| json!({ "name": it.spec.name.value, "description": it.spec.description }));
@@ -100,8 +92,5 @@ fn plan(session: &Session<'_>, args: &Args) -> Result<Plan, CliError> {
         ("workflows".to_owned(), Given::Json(offered.collect())),
     ]);
     let target = library::target(args.target.as_deref())?;
-    library::plan_of(session, workflow, (params, target, args.wake))?.map_err(|diagnostics| {
-        library::print_diagnostics(session, &diagnostics);
-        library::mistakes(&diagnostics)
-    })
+    library::planned(session, &workflow, (params, target, args.wake))
 }

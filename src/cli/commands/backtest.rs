@@ -16,7 +16,7 @@ use crate::journal::store::{RunFilter, RunSummary};
 use crate::kernel::{Query, Timestamp};
 use crate::plan::Plan;
 use crate::report::backtest::text;
-use crate::sop::{Past, RuleTrace, Sandbox, Scope, backtest};
+use crate::sop::{Past, RuleTrace, Sandbox, Scope, Version, backtest};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -163,11 +163,11 @@ fn past(run: &RunSummary, one: Evaluation) -> Past {
 /// Rows of the history, judged by the old text.
 fn measured(path: &str, old: &str, rows: Vec<Value>) -> Result<Vec<Past>, CliError> {
     let sandbox = Sandbox::new();
+    let mut version = Version::new(&sandbox, path, old);
     let mut past = Vec::with_capacity(rows.len());
     for (number, row) in (1..).zip(rows) {
         let given = variables(row);
-        let names: Vec<&str> = given.keys().map(String::as_str).collect();
-        let script = sandbox.script(path, old, &names).map_err(|error| {
+        let script = version.script(&given).map_err(|error| {
             let help = "the columns of `--history` are the variables of the script";
             CliError::usage_with(format!("the old version of {path}: {error}"), help)
         })?;

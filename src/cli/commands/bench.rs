@@ -97,6 +97,24 @@ pub(crate) async fn run(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     }
 }
 
+/// A directory for what is made meanwhile.
+fn folder(session: &Session<'_>) -> Result<tempfile::TempDir, CliError> {
+    let state = session.config.state_dir();
+    let failed = |error| CliError::unwritable(state.clone(), error);
+    std::fs::create_dir_all(&state).map_err(failed)?;
+    tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)
+}
+
+/// A PostgreSQL of the benchmark's own.
+async fn server(session: &Session<'_>, options: &ClusterOptions) -> Result<Cluster, CliError> {
+    let server = session.local_postgres();
+    let bar = Bar::new(&session.shell.out);
+    let installation = server.ensure(&bar).await?;
+    let cluster = server.start_guarded(&installation, options, &bar).await?;
+    bar.finish();
+    Ok(cluster)
+}
+
 const COLLECT: &str = "version: 1
 name: bench
 description: Collect the statements of the benchmark's server.
@@ -109,18 +127,11 @@ async fn history(shell: &Shell, args: &HistoryArgs) -> Result<Exit, CliError> {
     let session = Session::open(shell)?;
     let text = SourceText::new("bench.yaml".to_owned(), COLLECT.to_owned());
     let plan = library::plan_text(&session, text, &library::Wanted::default())?;
-    let state = session.config.state_dir();
-    let failed = |error| CliError::unwritable(state.clone(), error);
-    std::fs::create_dir_all(&state).map_err(failed)?;
-    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)?;
-    let server = session.local_postgres();
-    let bar = Bar::new(&shell.out);
-    let installation = server.ensure(&bar).await?;
+    let folder = folder(&session)?;
     let options = ClusterOptions::new("bench", folder.path())
         .throwaway()
         .with_setting("pg_stat_statements.max", "50000");
-    let cluster = server.start_guarded(&installation, &options, &bar).await?;
-    bar.finish();
+    let cluster = server(&session, &options).await?;
     let HistoryArgs { statements, ticks, branches, days } = *args;
     let bench = HistoryBench {
         dir: folder.path(),
@@ -195,10 +206,7 @@ const DEBUG: &str = "this is a build without optimisation: measure a release bui
 
 async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(shell)?;
-    let state = session.config.state_dir();
-    let failed = |error| CliError::unwritable(state.clone(), error);
-    std::fs::create_dir_all(&state).map_err(failed)?;
-    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&state).map_err(failed)?;
+    let folder = folder(&session)?;
     let size = Size {
         chain: args.steps,
         runs: args.runs,
@@ -211,14 +219,8 @@ async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
         ..Size::default()
     };
     let cluster = if args.changes > 0 {
-        let server = session.local_postgres();
-        let bar = Bar::new(&shell.out);
-        let installation = server.ensure(&bar).await?;
         // A server as it is by default: its commits are durable.
-        let options = ClusterOptions::new("bench", folder.path());
-        let cluster = server.start_guarded(&installation, &options, &bar).await?;
-        bar.finish();
-        Some(cluster)
+        Some(server(&session, &ClusterOptions::new("bench", folder.path())).await?)
     } else {
         None
     };

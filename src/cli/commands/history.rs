@@ -241,10 +241,7 @@ async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError>
             target: &target,
             clock: session.shell.clock.as_ref(),
             workspace: workspace.as_deref().map(|workspace| -> &dyn ReadApi { workspace }),
-            history: match session.existing_journal()? {
-                Some(_) => Some(session.history()?),
-                None => None,
-            },
+            history: session.existing_history()?,
         };
         let hot = HotTables { reader: &reader, unified: &unified, most_rows: args.pg_rows };
         let answer = history::answer(&location, &query, &travels, Some(hot)).await;

@@ -61,8 +61,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     };
     let mut fold = Fold::new(since);
     let before = |since: Timestamp| {
-        let millis = i64::try_from(BEFORE.as_millis()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(since.as_millis().saturating_sub(millis))
+        Timestamp::from_millis(since.as_millis().saturating_sub_unsigned(BEFORE.as_millis()))
     };
     let mut after = 0;
     loop {

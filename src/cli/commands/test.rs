@@ -83,8 +83,7 @@ async fn live(session: &Session<'_>, project: Option<String>) -> Result<Exit, Cl
 }
 
 fn fresh(shell: &Shell) -> String {
-    let id = shell.ids.run_id();
-    format!("{THROW_AWAY}live-{}", id.as_str().get(..8).unwrap_or(id.as_str()))
+    format!("{THROW_AWAY}live-{}", shell.ids.run_id().short())
 }
 
 /// Works on the run until it is over. Whatever holds it up ends it: nobody waits here, and the project is

@@ -222,10 +222,7 @@ pub(super) async fn look_from(
     let workspace = selected.and_then(Selected::workspace);
     let rules = library::rules(session, tool.meta())?;
     let clock = session.shell.clock.as_ref();
-    let history = match session.existing_journal()? {
-        Some(_) => Some(session.history()?),
-        None => None,
-    };
+    let history = session.existing_history()?;
     let earlier = match session.existing_journal()? {
         Some(journal) if tool.erased().earlier() > 0 => {
             let place = Fact::of(tool.meta().name, session.config.selected_connection(), target);

@@ -1,4 +1,4 @@
-//! What both acts need: workers, their journal, the patient, and somebody to tell it to.
+//! What all acts need: workers, their journal, the patient, and somebody to tell it to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -189,6 +189,14 @@ impl ApplyContext<'_> {
         })
     }
 
+    /// The history; `so` says what cannot be done without one.
+    pub(super) fn need_history(&self, so: &str) -> Result<&dyn History, Failure> {
+        self.history.ok_or_else(|| {
+            Failure::permanent("history::none", format!("no history is kept here{so}"))
+                .with_help("set `[history] location` in the configuration")
+        })
+    }
+
     pub(super) fn need_endpoint(&self) -> Result<&PgEndpoint, Failure> {
         self.endpoint.ok_or_else(|| {
             Failure::permanent(

@@ -4,6 +4,7 @@
 //! Whoever deletes the rows afterwards matches each by what it was when it was copied.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use super::applier::wrong_kind;
 use super::look::looked;
 use super::{Applied, Applier, ApplyContext, Recovered};
-use crate::kernel::{ArchiveBatch, BoxFuture, Digest, Failure, Operation, Query, Receipt};
+use crate::engine::parts::History;
+use crate::kernel::{ArchiveBatch, Bind, BoxFuture, Digest, Failure, Operation, Query, Receipt};
 use crate::tools::tool::HistoryRow;
 
 /// Copies rows into the archive.
@@ -27,24 +29,23 @@ struct Hot {
     lossless: bool,
 }
 
-/// A row as the archive has it.
-#[derive(Deserialize, PartialEq)]
-struct Cold {
-    row_hash: i64,
-    row: String,
+/// A copy as the archive has it.
+#[derive(Deserialize)]
+pub(super) struct Copied {
+    pub(super) row_key: String,
+    pub(super) row_hash: i64,
+    pub(super) row: String,
 }
 
 /// What a batch holds, read back from the archive.
-const READ_BACK: &str = "select row_key, row_hash, row from archived_rows where batch_id = $1";
+const COPIES: &str =
+    "select row_key, row_hash, row from archived_rows where batch_id = $1 order by row_key";
 
 async fn carry_out(cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
     let Operation::Archive(batch) = cx.operation else {
         return Err(wrong_kind(cx.operation));
     };
-    let history = cx.history.ok_or_else(|| {
-        Failure::permanent("history::none", "no history is kept here, so nothing can be archived")
-            .with_help("set `[history] location` in the configuration")
-    })?;
+    let history = cx.need_history(", so nothing can be archived")?;
     let rows = read(cx, batch).await?;
     if let Some(row) = rows.iter().find(|row| !row.lossless) {
         let text = format!(
@@ -59,14 +60,16 @@ async fn carry_out(cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
     let stored = rows.iter().map(|row| stored(batch, row)).collect();
     let is_new = history.archive(&batch.batch, stored).await? > 0;
     cx.reach("after effect");
-    let copies = copies(history.reader().query(&of_batch(batch)).await?)?;
+    let copies = copies(history, &batch.batch).await?;
+    let copies: BTreeMap<&str, &Copied> =
+        copies.iter().map(|copy| (copy.row_key.as_str(), copy)).collect();
     for row in &rows {
-        let copy = copies.get(&row.key);
+        let same_version = copies.get(&*row.key).filter(|copy| copy.row_hash == row.hash);
         // A batch that was there before has what was hot then. What is another version by now stays hot.
-        if !is_new && copy.is_none_or(|copy| copy.row_hash != row.hash) {
+        if !is_new && same_version.is_none() {
             continue;
         }
-        if copy != Some(&Cold { row_hash: row.hash, row: row.row.clone() }) {
+        if same_version.is_none_or(|copy| copy.row != row.row) {
             let text = format!(
                 "the copy of row {} of {} in the archive is not what was written; nothing is deleted",
                 row.key, batch.table
@@ -74,7 +77,7 @@ async fn carry_out(cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
             return Err(Failure::permanent("archive::not_the_same", text));
         }
     }
-    let all: Vec<_> = copies.iter().map(|(key, cold)| json!([key, cold.row_hash])).collect();
+    let all: Vec<_> = copies.iter().map(|(key, copy)| json!([key, copy.row_hash])).collect();
     let digest = Digest::of_value(&Value::Array(all));
     let result = json!({ "rows": copies.len(), "digest": digest });
     let count = u64::try_from(copies.len()).ok();
@@ -89,8 +92,11 @@ async fn read(cx: &ApplyContext<'_>, batch: &ArchiveBatch) -> Result<Vec<Hot>, F
 }
 
 fn readable<T: serde::de::DeserializeOwned>(row: Value) -> Result<T, Failure> {
-    serde_json::from_value(row)
-        .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
+    serde_json::from_value(row).map_err(unreadable)
+}
+
+pub(super) fn unreadable(error: impl Display) -> Failure {
+    Failure::permanent("archive::unreadable", error.to_string())
 }
 
 fn stored(batch: &ArchiveBatch, row: &Hot) -> HistoryRow {
@@ -106,19 +112,10 @@ fn stored(batch: &ArchiveBatch, row: &Hot) -> HistoryRow {
     }
 }
 
-fn of_batch(batch: &ArchiveBatch) -> Query {
-    Query::with_binds(READ_BACK, vec![crate::kernel::Bind::Text(batch.batch.clone())])
-}
-
-fn copies(rows: Vec<Value>) -> Result<BTreeMap<String, Cold>, Failure> {
-    #[derive(Deserialize)]
-    struct Copy {
-        row_key: String,
-        #[serde(flatten)]
-        cold: Cold,
-    }
-    let copy = |row| readable::<Copy>(row).map(|copy| (copy.row_key, copy.cold));
-    rows.into_iter().map(copy).collect()
+/// What the archive has of a batch, in the order of the keys. Memory is bounded by the size of a batch.
+pub(super) async fn copies(history: &dyn History, batch: &str) -> Result<Vec<Copied>, Failure> {
+    let query = Query::with_binds(COPIES, vec![Bind::Text(batch.to_owned())]);
+    history.reader().query(&query).await?.into_iter().map(readable).collect()
 }
 
 impl Applier for ArchiveApplier {

@@ -1,30 +1,15 @@
 //! Statements that are fed with what the archive holds of a batch: exactly once, as any other statement.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::applier::wrong_kind;
+use super::archive::{Copied, copies, unreadable};
 use super::{Applied, Applier, ApplyContext, Recovered, SqlApplier};
-use crate::kernel::{ArchivedRows, Bind, BoxFuture, Failure, Feed, Operation, Query, SqlStatement};
+use crate::kernel::{ArchivedRows, Bind, BoxFuture, Failure, Feed, Operation, SqlStatement};
 
 /// Feeds a statement and leaves the rest to the applier of statements.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FromArchiveApplier;
-
-/// A copy as the archive has it.
-#[derive(Deserialize)]
-struct Copied {
-    row_key: String,
-    row_hash: i64,
-    row: String,
-}
-
-const COPIES: &str =
-    "select row_key, row_hash, row from archived_rows where batch_id = $1 order by row_key";
-
-fn unreadable(error: impl std::fmt::Display) -> Failure {
-    Failure::permanent("archive::unreadable", error.to_string())
-}
 
 fn asked<'a>(cx: &ApplyContext<'a>) -> Result<&'a ArchivedRows, Failure> {
     match cx.operation {
@@ -33,20 +18,11 @@ fn asked<'a>(cx: &ApplyContext<'a>) -> Result<&'a ArchivedRows, Failure> {
     }
 }
 
-/// The same statement, fed. Memory is bounded by the size of a batch.
+/// The same statement, fed.
 async fn fed(cx: &ApplyContext<'_>) -> Result<Operation, Failure> {
     let asked = asked(cx)?;
-    let history = cx.history.ok_or_else(|| {
-        Failure::permanent("history::none", "no history is kept here, so there is no archive")
-            .with_help("set `[history] location` in the configuration")
-    })?;
-    let query = Query::with_binds(COPIES, vec![Bind::Text(asked.batch.clone())]);
-    let found = history.reader().query(&query).await?;
-    let copies = found
-        .into_iter()
-        .map(|row| serde_json::from_value::<Copied>(row).map_err(unreadable))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut binds = first_binds(asked, copies)?;
+    let history = cx.need_history(", so there is no archive")?;
+    let mut binds = first_binds(asked, copies(history, &asked.batch).await?)?;
     binds.extend(asked.statement.binds.iter().cloned());
     Ok(Operation::sql(asked.statement.text.clone(), binds))
 }

@@ -15,10 +15,7 @@ async fn carry_out(cx: &ApplyContext<'_>) -> Result<Receipt, Failure> {
     let Operation::History(upkeep) = cx.operation else {
         return Err(wrong_kind(cx.operation));
     };
-    let history = cx.history.ok_or_else(|| {
-        Failure::permanent("history::none", "no history is kept here")
-            .with_help("set `[history] location` in the configuration")
-    })?;
+    let history = cx.need_history("")?;
     cx.reach("before effect");
     let result = history.upkeep(upkeep).await?;
     cx.reach("after effect");

@@ -1,22 +1,19 @@
 //! The branches of a rehearsal while it works, and the evidence that it keeps.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::STEP;
-use crate::engine::apply::{Applied, ApplyContext, ChangeKey, NoNotes};
+use crate::engine::apply::Applied;
 use crate::engine::looking::journal_failure;
 use crate::engine::parts::{Parts, Rehearsals, ThrowAway};
+use crate::engine::single::Single;
 use crate::journal::event::{Event, StepKey};
 use crate::journal::rehearsal::Rehearsed;
 use crate::journal::store::{Append, Durability, Expect, Stream};
-use crate::kernel::{Change, ChangeSet, Direction, Failure, Inverse, RunId, Span, Target};
+use crate::kernel::{Change, Direction, Failure, RunId, Span, Target};
 use crate::postgres::PgEndpoint;
-
-/// How long making or removing a branch may take.
-const BRANCH_WITHIN: Duration = Duration::from_mins(5);
 
 /// Where the sets of a rehearsal are tried, one after the other: what a set changes is told apart from
 /// what the others do.
@@ -114,48 +111,14 @@ impl Stage {
         change: &Change,
         direction: Direction,
     ) -> Result<Applied, Failure> {
-        let (operation, recovery) = match (direction, &change.inverse) {
-            (Direction::Do, _) => (&change.operation, change.recovery),
-            (Direction::Undo, Inverse::By { operation, recovery }) => (operation, *recovery),
-            (Direction::Undo, Inverse::Unneeded | Inverse::Impossible { .. }) => {
-                return Ok(Applied::Moot);
-            }
+        let single = Single {
+            parts: &self.parts,
+            connection: &self.connection,
+            target,
+            run: &self.run,
+            step: STEP,
         };
-        let key = ChangeKey {
-            run: self.run.clone(),
-            step: STEP.to_owned(),
-            set: ChangeSet::new(vec![change.clone()]).digest,
-            index: 0,
-            direction,
-        };
-        let parts = &self.parts;
-        let workspace = parts.endpoints.workspace(&self.connection);
-        let endpoint = if operation.is_on_database() {
-            Some(parts.endpoints.endpoint(&self.connection, target, true).await?)
-        } else {
-            None
-        };
-        let settings = parts.settings.settings(target);
-        let cx = ApplyContext {
-            key: &key,
-            change,
-            operation,
-            recovery,
-            endpoint: endpoint.as_ref(),
-            throw_away: false,
-            expected: None,
-            settings: &settings,
-            step_timeout: BRANCH_WITHIN,
-            secrets: &*parts.secrets,
-            clock: &*parts.clock,
-            kill: &*parts.kill,
-            workspace: workspace.as_deref(),
-            history: parts.history.as_deref(),
-            notes: &NoNotes,
-            witness: None,
-            progress: &|_| {},
-        };
-        parts.appliers.of(operation).apply(&cx).await
+        single.carry(change, direction, None).await
     }
 
     /// Keeps what trying a set showed.

@@ -191,17 +191,13 @@ impl Reader {
         for Entry { position, event, .. } in &mut entries {
             let Event::StepSucceeded { history, .. } = event else { continue };
             let Rows::Apart { digest, .. } = history else { continue };
-            let found = self.with(|conn| {
-                let found = body(conn, *position, Part::Rows)?;
-                Ok((found, dropped(conn)?))
-            })?;
-            match found {
-                (Some(bytes), _) => {
+            match self.with(|conn| body(conn, *position, Part::Rows))? {
+                Some(bytes) => {
                     let rows = apart::rows(&bytes, digest);
                     *history = rows.map_err(|error| unfit(*position, &error))?.into();
                 }
-                (None, dropped) if *position <= dropped => {}
-                (None, _) => return Err(damaged_event(*position, "its rows are missing".into())),
+                None if *position <= self.with(dropped)? => {}
+                None => return Err(damaged_event(*position, "its rows are missing".into())),
             }
         }
         Ok(entries)

@@ -176,7 +176,7 @@ pub struct Approvals {
     pub rejected: u64,
     /// Those that nobody answered in time.
     pub expired: u64,
-    /// Those that have no answer.
+    /// Those that wait for an answer; what a run asked that has ended does not.
     pub open: u64,
     /// How long people took.
     pub latency: Option<Spread>,
@@ -244,7 +244,11 @@ impl Fold {
                 (run.counts, run.by_itself) = (counts, cause.is_some());
             }
             Event::RehearsalBegan { .. } => self.run(&stream).is_rehearsal = true,
-            Event::RunFinished { outcome, .. } => self.run(&stream).outcome = Some(outcome),
+            Event::RunFinished { outcome, .. } => {
+                // What an ended run asked has no answer any more.
+                self.asked.retain(|(of, _), _| *of != stream);
+                self.run(&stream).outcome = Some(outcome);
+            }
             Event::AttemptStarted { step, arguments, .. } => {
                 self.incidents.looks(stream, step, &arguments);
             }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::journal::event::{Fact, Found, Principal, Rows};
+use crate::journal::event::{ApprovalRequest, Compensation, Fact, Found, Outcome, Principal, Rows};
 use crate::journal::occasion::Cause;
 use crate::kernel::Target;
 use crate::tools::tool::HistoryRow;
@@ -150,6 +150,30 @@ fn only_what_nobody_touched_is_healed_without_a_person() {
         assert_eq!(figures.healing.healed, 1);
         assert_eq!(figures.targets[2].met, Some(alone));
     }
+}
+
+#[test]
+fn what_an_ended_run_asked_is_open_no_more() {
+    let mut log = Log::new(None);
+    for run in ["ends", "waits"] {
+        log.begins(run, 1, false);
+        let request = ApprovalRequest {
+            digest: crate::kernel::Digest::of_bytes(b""),
+            prompt: String::new(),
+            covers: vec!["heal".to_owned()],
+            risk: crate::kernel::Risk::High,
+            reasons: Vec::new(),
+            expires_at: at(1_000),
+            show: Value::Null,
+            rehearsed_within: None,
+            direction: Direction::Do,
+        };
+        log.add(run, 2, Event::ApprovalRequested { step: "heal".to_owned(), request });
+    }
+    let (outcome, compensation) = (Outcome::Cancelled, Compensation::None);
+    log.add("ends", 3, Event::RunFinished { outcome, compensation, outputs: Value::Null });
+    let approvals = log.finish().approvals;
+    assert_eq!((approvals.asked, approvals.open), (2, 1));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::forecast::{deviation, median};
 pub const LEAST_DAYS: usize = 14;
 
 /// Robust standard deviations beyond which a day is unlike the others.
-pub const UNUSUAL: f64 = 3.5;
+const UNUSUAL: f64 = 3.5;
 
 /// A share of the median that is noise however alike the days were.
 const NOISE: f64 = 0.05;

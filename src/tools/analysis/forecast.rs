@@ -9,6 +9,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::number::as_f64;
+
 /// Fewer days than this say nothing.
 pub const LEAST_DAYS: usize = 14;
 
@@ -377,11 +379,6 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
     let (_, low, above) = values.select_nth_unstable_by(place.floor() as usize, f64::total_cmp);
     let next = above.iter().copied().min_by(f64::total_cmp).unwrap_or(*low);
     *low + place.fract() * (next - *low)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a few hundred at most")]
-const fn as_f64(count: usize) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

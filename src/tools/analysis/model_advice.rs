@@ -9,16 +9,11 @@ use std::ops::ControlFlow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sqlparser::ast::{
-    Expr, SetExpr, Statement, Value as Literal, visit_expressions, visit_relations,
-};
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::ast::{Expr, Statement, Value as Literal, visit_expressions, visit_relations};
 
+use super::reading::{DEEPEST, one_statement, reads};
 use super::slow_query::Finding;
-
-/// The most characters of an explanation that are kept.
-const LONGEST: usize = 2_000;
+use super::text::{object_in, prose};
 
 /// What a model answered, as it should.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -98,26 +93,17 @@ fn without_values(text: &str) -> String {
 
 /// Reads what a model wrote: the JSON object in it, whatever stands around it.
 pub fn read(text: &str) -> Option<Answer> {
-    let (from, to) = (text.find('{')?, text.rfind('}')?);
-    let mut answer: Answer = serde_json::from_str(text.get(from..=to)?).ok()?;
-    let cut = answer.explanation.char_indices().nth(LONGEST).map(|(at, _)| at);
-    if let Some(at) = cut {
-        answer.explanation.truncate(at);
-    }
-    // What is shown on a terminal must not steer it.
-    answer.explanation.retain(|c| !c.is_control() || c == '\n');
+    let mut answer: Answer = object_in(text)?;
+    answer.explanation = prose(&answer.explanation);
     answer.rewrite = answer.rewrite.filter(|sql| !sql.trim().is_empty());
     (!answer.explanation.trim().is_empty()).then_some(answer)
 }
 
 /// Whether a rewrite may be looked at further: one SELECT that only reads what the statement reads.
 pub fn check(query: &str, rewrite: &str) -> Result<(), Refusal> {
-    let original = parse(query).ok_or(Refusal::NotAQuery)?;
-    if !is_select(&original) {
-        return Err(Refusal::NotAQuery);
-    }
-    let rewritten = parse(rewrite).ok_or(Refusal::NotOneStatement)?;
-    if !is_select(&rewritten) {
+    let original = one_statement(query, DEEPEST).filter(reads).ok_or(Refusal::NotAQuery)?;
+    let rewritten = one_statement(rewrite, DEEPEST).ok_or(Refusal::NotOneStatement)?;
+    if !reads(&rewritten) {
         return Err(Refusal::NotReadOnly);
     }
     if original == rewritten {
@@ -134,36 +120,6 @@ pub fn check(query: &str, rewrite: &str) -> Result<(), Refusal> {
         return Err(Refusal::OtherPlaceholders);
     }
     Ok(())
-}
-
-/// Whether a text is one query that only reads, as far as its text says: what its functions do is another
-/// matter.
-pub fn only_reads(text: &str) -> bool {
-    parse(text).is_some_and(|statement| is_select(&statement))
-}
-
-fn parse(text: &str) -> Option<Statement> {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).ok()?;
-    let one = statements.pop()?;
-    statements.is_empty().then_some(one)
-}
-
-/// A query without `into`, locks, or parts that write.
-fn is_select(statement: &Statement) -> bool {
-    let Statement::Query(query) = statement else { return false };
-    let reads = |body: &SetExpr| !writes(body);
-    let with = query.with.iter().flat_map(|with| &with.cte_tables);
-    query.locks.is_empty() && reads(&query.body) && with.into_iter().all(|it| reads(&it.query.body))
-}
-
-fn writes(body: &SetExpr) -> bool {
-    match body {
-        SetExpr::Select(select) => select.into.is_some(),
-        SetExpr::Query(query) => !query.locks.is_empty() || writes(&query.body),
-        SetExpr::SetOperation { left, right, .. } => writes(left) || writes(right),
-        SetExpr::Values(_) | SetExpr::Table(_) => false,
-        _ => true,
-    }
 }
 
 /// Functions that act, or that a rewrite has no business to call.
@@ -261,16 +217,6 @@ mod tests {
             assert_eq!(check(QUERY, rewrite), Err(why), "{rewrite}");
         }
         assert_eq!(check("update t set a = $1", "select 1"), Err(Refusal::NotAQuery));
-        assert!(only_reads(QUERY) && only_reads("with a as (select 1) select * from a"));
-        for writes in [
-            "update t set a = $1",
-            "select 1; select 2",
-            "select id into stolen from t",
-            "select id from t for update",
-            "with gone as (delete from t returning *) select * from gone",
-        ] {
-            assert!(!only_reads(writes), "{writes}");
-        }
     }
 
     #[test]

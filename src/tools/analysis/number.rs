@@ -6,6 +6,12 @@ pub fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// A count as a number.
+#[expect(clippy::cast_precision_loss, reason = "nothing that is counted here comes near 2^52")]
+pub const fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
 /// A number with three digits after the point: enough for people, and equal runs give equal text.
 pub fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3

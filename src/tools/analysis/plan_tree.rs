@@ -1,5 +1,6 @@
 //! The plan of a statement as EXPLAIN (FORMAT JSON, VERBOSE) tells it, and how to walk it. PURE.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
@@ -59,16 +60,18 @@ pub struct Node {
     pub inputs: Vec<Self>,
 }
 
+/// What EXPLAIN answered, which may come as text; `None` when that is no JSON.
+pub(super) fn explained(answer: &Value) -> Option<Cow<'_, Value>> {
+    match answer.get("QUERY PLAN").unwrap_or(answer) {
+        Value::String(text) => serde_json::from_str(text).ok().map(Cow::Owned),
+        plan => Some(Cow::Borrowed(plan)),
+    }
+}
+
 impl Node {
     /// The plan in the answer of EXPLAIN; `None` for an answer of another form.
     pub fn of_answer(answer: &Value) -> Option<Self> {
-        let plan = answer.get("QUERY PLAN").unwrap_or(answer);
-        let plan = match plan {
-            Value::String(text) => serde_json::from_str(text).ok()?,
-            other => other.clone(),
-        };
-        let node = plan.get(0)?.get("Plan")?.clone();
-        serde_json::from_value(node).ok()
+        Self::deserialize(explained(answer)?.get(0)?.get("Plan")?).ok()
     }
 
     /// Every node, with the nodes above it, the nearest last.

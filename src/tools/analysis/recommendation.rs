@@ -32,6 +32,13 @@ pub enum Kind {
     CreateMissing,
 }
 
+impl Kind {
+    /// Whether following it makes an index that was not there.
+    pub const fn makes_index(self) -> bool {
+        matches!(self, Self::CreateFkIndex | Self::CreateMissing)
+    }
+}
+
 /// How sure the advice is.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -146,6 +153,18 @@ pub struct Recommendation {
     pub status: Status,
     /// When it was first given.
     pub first_seen: String,
+}
+
+impl Recommendation {
+    /// `schema.index`, as plans name it.
+    pub fn index_name(&self) -> String {
+        format!("{}.{}", self.schema, self.index)
+    }
+
+    /// `schema.table`, as plans name it.
+    pub fn table_name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
 }
 
 /// What a recommendation stands on: two with the same one are the same.

@@ -9,6 +9,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::forecast::median;
+use super::number::as_f64;
+
 /// What was seen of a compute at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -54,7 +57,7 @@ impl Use {
         looks.sort_by(|one, two| one.at.total_cmp(&two.at));
         let mut steps: Vec<f64> =
             looks.iter().zip(looks.iter().skip(1)).map(|(one, two)| two.at - one.at).collect();
-        let resolution = super::forecast::median(&mut steps);
+        let resolution = median(&mut steps);
         let mut found = Self {
             resolution,
             used: looks.iter().filter(|look| look.seen == Seen::Used).count(),
@@ -276,11 +279,6 @@ fn verdict(
         current.cold_starts_per_day
     );
     (Verdict::Change, Some(best.clone()), reason)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of gaps")]
-const fn as_f64(count: usize) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

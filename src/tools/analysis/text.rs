@@ -1,9 +1,14 @@
 //! Texts of other people as they are shown and kept.
 
+use serde::de::DeserializeOwned;
+
 use crate::postgres::scan::tokens;
 
 /// The most characters of a query that are shown.
 const LONGEST: usize = 200;
+
+/// The most characters of what a model explains that are kept.
+const LONGEST_PROSE: usize = 2_000;
 
 /// A query's text on one line, cut after 200 characters.
 pub fn shorten(text: &str) -> String {
@@ -35,6 +40,17 @@ pub fn without_literals(text: &str) -> String {
         at = end;
     }
     masked
+}
+
+/// The JSON object in what a model wrote, whatever stands around it.
+pub fn object_in<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let (from, to) = (text.find('{')?, text.rfind('}')?);
+    serde_json::from_str(text.get(from..=to)?).ok()
+}
+
+/// What a model explains, cut after 2,000 characters. What is shown on a terminal must not steer it.
+pub fn prose(text: &str) -> String {
+    text.chars().take(LONGEST_PROSE).filter(|c| !c.is_control() || *c == '\n').collect()
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::forecast;
 use super::missing::NotMeasured;
 use super::missing_index::Statement;
 use super::number::rounded;
-use super::plan_tree::Node;
+use super::plan_tree::{Node, explained};
 
 /// A statement of the recorded workload, with the plan that it has where it was recorded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -175,14 +176,7 @@ pub struct Execution {
 impl Execution {
     /// Reads the answer of `explain (analyze, buffers, verbose, format json)`; with `wal`, also that.
     pub fn of_answer(answer: &Value) -> Option<Self> {
-        let plan = answer.get("QUERY PLAN").unwrap_or(answer);
-        let text;
-        let plan = if let Value::String(written) = plan {
-            text = serde_json::from_str::<Value>(written).ok()?;
-            &text
-        } else {
-            plan
-        };
+        let plan = explained(answer)?;
         let first = plan.get(0)?;
         let root = first.get("Plan")?;
         let count = |name: &str| root.get(name).and_then(Value::as_u64);
@@ -192,7 +186,7 @@ impl Execution {
             pages,
             wal_bytes: count("WAL Bytes"),
             rows: most_rows(root),
-            plan: Plan::of(&Node::of_answer(plan)?),
+            plan: Plan::of(&Node::of_answer(&plan)?),
         })
     }
 }
@@ -206,20 +200,14 @@ fn most_rows(node: &Value) -> f64 {
 /// The median; `None` of nothing.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    values.get(middle.checked_sub(1)?).map(|lower| f64::midpoint(*lower, upper))
+    (!values.is_empty()).then(|| forecast::median(&mut values))
 }
 
 /// The names of everything that a plan seems to call: what stands before a parenthesis, without its schema.
 /// Keywords are among them.
 pub fn called(plan: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    texts(plan, &mut |name, text| {
+    texts(None, plan, &mut |name, text| {
         if name == Some("Function Name") {
             found.insert(text.to_owned());
         }
@@ -233,7 +221,7 @@ pub fn called(plan: &Value) -> BTreeSet<String> {
 /// Whether a plan names a placeholder anywhere but in what it puts out.
 pub fn is_compared(plan: &Value, placeholder: &str) -> bool {
     let mut found = false;
-    texts(plan, &mut |name, text| {
+    texts(None, plan, &mut |name, text| {
         let ends = |at: usize| {
             let rest = text.get(at + placeholder.len()..).unwrap_or_default();
             !rest.starts_with(|c: char| c.is_ascii_digit())
@@ -244,22 +232,19 @@ pub fn is_compared(plan: &Value, placeholder: &str) -> bool {
 }
 
 /// Every text of a plan, with the name of the property that it stands in.
-fn texts<'a>(plan: &'a Value, visit: &mut impl FnMut(Option<&'a str>, &'a str)) {
-    fn step<'a>(
-        name: Option<&'a str>,
-        value: &'a Value,
-        visit: &mut impl FnMut(Option<&'a str>, &'a str),
-    ) {
-        match value {
-            Value::String(text) => visit(name, text),
-            Value::Array(list) => list.iter().for_each(|item| step(name, item, visit)),
-            Value::Object(map) => {
-                map.iter().for_each(|(name, item)| step(Some(name.as_str()), item, visit));
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+fn texts<'a>(
+    name: Option<&'a str>,
+    value: &'a Value,
+    visit: &mut impl FnMut(Option<&'a str>, &'a str),
+) {
+    match value {
+        Value::String(text) => visit(name, text),
+        Value::Array(list) => list.iter().for_each(|item| texts(name, item, visit)),
+        Value::Object(map) => {
+            map.iter().for_each(|(name, item)| texts(Some(name.as_str()), item, visit));
         }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-    step(None, plan, visit);
 }
 
 fn name_before(text: &str) -> Option<String> {

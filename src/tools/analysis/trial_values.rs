@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::Token;
 
 use super::plan_tree::Node;
 use super::predicate::{Key, Side, placeholders};
 use super::trial::is_compared;
+use super::workload::tokens;
 
 /// Where in a column the values come from, as shares of its sorted values: its quartiles.
 pub const QUANTILES: [f64; 3] = [0.25, 0.5, 0.75];
@@ -127,7 +127,7 @@ impl Slots {
         Ok(Self { slots, rows_per_call })
     }
 
-    /// The columns that values are wanted of.
+    /// The tables that values are wanted of, each with its schema.
     pub fn tables(&self) -> BTreeSet<(String, String)> {
         let table = |slot: &Slot| match slot {
             Slot::Column { table, .. } => Some(table.clone()),
@@ -233,12 +233,6 @@ fn wanted(query: &str) -> Option<BTreeMap<String, bool>> {
     Some(found)
 }
 
-/// The tokens of a text that they give back letter by letter.
-fn tokens(query: &str) -> Option<Vec<Token>> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, query).tokenize().ok()?;
-    (tokens.iter().map(Token::to_string).collect::<String>() == query).then_some(tokens)
-}
-
 /// The text with values in the place of placeholders, as literals whose type the server finds by itself.
 pub fn with_values(query: &str, values: &BTreeMap<String, String>) -> Option<String> {
     let mut text = String::with_capacity(query.len());
@@ -259,6 +253,8 @@ pub fn with_values(query: &str, values: &BTreeMap<String, String>) -> Option<Str
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use sqlparser::dialect::PostgreSqlDialect;
+    use sqlparser::tokenizer::Tokenizer;
 
     use super::*;
 

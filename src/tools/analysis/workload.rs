@@ -17,15 +17,15 @@ pub fn explainable(query: &str) -> bool {
     )
 }
 
+/// The tokens of a text; `None` when they do not give it back letter by letter: it is left alone.
+pub(super) fn tokens(query: &str) -> Option<Vec<Token>> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, query).tokenize().ok()?;
+    (tokens.iter().map(Token::to_string).collect::<String>() == query).then_some(tokens)
+}
+
 /// The text with `interval $1` written as `($1)::interval`; a text that cannot be read stays as it is.
 pub fn plannable(query: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, query).tokenize() else {
-        return query.to_owned();
-    };
-    // What the tokens do not give back letter by letter is left alone.
-    if tokens.iter().map(Token::to_string).collect::<String>() != query {
-        return query.to_owned();
-    }
+    let Some(tokens) = tokens(query) else { return query.to_owned() };
     let mut text = String::with_capacity(query.len());
     let mut at = 0;
     while let Some(token) = tokens.get(at) {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::READY;
 use super::table::ColdTable;
@@ -85,8 +87,7 @@ pub(in crate::tools) async fn copies(
             some.iter().map(|batch| (batch.batch_id.as_str(), batch)).collect();
         let mut found: BTreeMap<&str, u64> = BTreeMap::new();
         for row in cx.history()?.query(&Query::with_binds(text, ids)).await? {
-            let copy: Copied = serde_json::from_value(row)
-                .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))?;
+            let copy: Copied = readable(row)?;
             let Some(batch) = known.get(copy.batch_id.as_str()) else { continue };
             if !batch.kept_hot.contains(&copy.row_key) {
                 *found.entry(batch.batch_id.as_str()).or_default() += 1;
@@ -103,11 +104,26 @@ pub(in crate::tools) async fn copies(
     Ok(all)
 }
 
-/// How many copies there are of each batch of a table, those of rows that stayed hot included.
-pub(in crate::tools) async fn counts(
+/// A row of the archive, or of a statement about it.
+pub(in crate::tools) fn readable<T: DeserializeOwned>(row: Value) -> Result<T, Failure> {
+    serde_json::from_value(row)
+        .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
+}
+
+/// Holds the archive against some batches of a table: what left with them has to be there.
+pub(in crate::tools) async fn check(
     cx: &ReadContext<'_>,
     table: &ColdTable,
-) -> Result<BTreeMap<String, u64>, Failure> {
+    batches: &[BatchRow],
+) -> Result<(), Failure> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    check_counts(batches, &counts(cx, table).await?)
+}
+
+/// How many copies there are of each batch of a table, those of rows that stayed hot included.
+async fn counts(cx: &ReadContext<'_>, table: &ColdTable) -> Result<BTreeMap<String, u64>, Failure> {
     #[derive(Deserialize)]
     struct Count {
         batch_id: String,
@@ -116,11 +132,7 @@ pub(in crate::tools) async fn counts(
     let text = "select batch_id, count(*) as copies from archived_rows where source_table = $1 \
                 group by batch_id";
     let query = Query::with_binds(text, vec![Bind::Text(table.plain())]);
-    let read = |row| {
-        let count: Count = serde_json::from_value(row)
-            .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))?;
-        Ok((count.batch_id, count.copies))
-    };
+    let read = |row| readable::<Count>(row).map(|count| (count.batch_id, count.copies));
     cx.history()?.query(&query).await?.into_iter().map(read).collect()
 }
 
@@ -135,10 +147,7 @@ pub(in crate::tools) fn missing(batch: &str, found: u64, wanted: u64) -> Failure
 }
 
 /// A batch has a copy of each row that left with it. Rows that stayed may have one, too.
-pub(in crate::tools) fn check_counts(
-    batches: &[BatchRow],
-    copies: &BTreeMap<String, u64>,
-) -> Result<(), Failure> {
+fn check_counts(batches: &[BatchRow], copies: &BTreeMap<String, u64>) -> Result<(), Failure> {
     for batch in batches {
         let found = copies.get(&batch.batch_id).copied().unwrap_or(0);
         let most = batch.rows.saturating_add(u64::try_from(batch.kept_hot.len()).unwrap_or(0));

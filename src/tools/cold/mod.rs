@@ -15,7 +15,7 @@ mod view;
 
 pub(in crate::tools) use batch::{Batch, Bounds, archive, restore};
 pub(in crate::tools) use copies::{
-    BATCHES, BatchRow, batches, check_counts, copies, counts, is_ready, missing,
+    BATCHES, BatchRow, batches, check, copies, is_ready, missing, readable,
 };
 #[cfg(test)]
 pub(in crate::tools) use table::tests::orders;

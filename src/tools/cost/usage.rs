@@ -224,6 +224,11 @@ impl Names {
         self.names.get(uid).map_or(uid, String::as_str)
     }
 
+    /// The same for what a line may not have.
+    pub(in crate::tools) fn owned(&self, uid: Option<&str>) -> Option<String> {
+        uid.map(|uid| self.name(uid).to_owned())
+    }
+
     #[cfg(test)]
     pub(super) fn from(pairs: &[(&str, &str)]) -> Self {
         let names = pairs.iter().map(|(uid, name)| ((*uid).to_owned(), (*name).to_owned()));

@@ -18,8 +18,8 @@ use crate::kernel::{
     Recovery, Risk, SqlFile, SqlStatement,
 };
 use crate::lakebase::api::find;
-use crate::lakebase::name::path_of;
-use crate::lakebase::{BranchName, ReadApi};
+use crate::lakebase::name::{need_unquoted, path_of};
+use crate::lakebase::{BranchName, ReadApi, on_warehouse};
 use crate::sql_file;
 use crate::tools::branching::change::{called, undone_by};
 use crate::tools::branching::lifecycle::is_done;
@@ -34,7 +34,9 @@ pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(CreateUnifiedAccessView)
 
 static AROUND: SqlFile = sql_file!("health/create_unified_access_view");
 
-const STATEMENTS: &str = "/api/2.0/sql/statements";
+/// The code of the failure that a name cannot be that of a view.
+const BAD_NAME: &str = "unified_view::name";
+
 const TABLES: &str = "/api/2.1/unity-catalog/tables";
 
 /// The database that every branch is made with.
@@ -156,7 +158,7 @@ async fn in_the_catalogue(
     let branch = place::branch(None, cx.target)?;
     let registered = params.uc_catalog.clone().unwrap_or_else(|| name::in_unity_catalog(&project));
     for part in [&registered, &params.catalog, &params.schema] {
-        need_plain(part)?;
+        need_unquoted(part, BAD_NAME)?;
     }
     let database = cx.target.database.as_deref().unwrap_or(FIRST_DATABASE);
     check_registered(api, &registered, (&BranchName::new(project, branch), database)).await?;
@@ -172,9 +174,9 @@ async fn in_the_catalogue(
     let parts: Vec<&str> = full.split('.').collect();
     if parts.len() != 3 {
         let text = format!("`{full}` is no name of a view: catalog.schema.name");
-        return Err(Failure::permanent("unified_view::name", text));
+        return Err(Failure::permanent(BAD_NAME, text));
     }
-    parts.iter().try_for_each(|part| need_plain(part))?;
+    parts.iter().try_for_each(|part| need_unquoted(part, BAD_NAME))?;
     let view = in_unity_catalog(table, &registered, &archive)?;
     let existing = find(api, &format!("{TABLES}/{full}")).await?;
     let facts = Output {
@@ -215,17 +217,6 @@ async fn check_registered(
     Ok(())
 }
 
-fn need_plain(name: &str) -> Result<(), Failure> {
-    let mut letters = name.chars();
-    let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-    if begins && letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Ok(());
-    }
-    let text = format!("`{name}` is no name of Unity Catalog that needs no quotes");
-    Err(Failure::permanent("unified_view::name", text)
-        .with_help("write letters, digits and underscores, beginning with a letter"))
-}
-
 fn unity_change(
     full: &str,
     (view, facts): (&View, &Output),
@@ -236,14 +227,7 @@ fn unity_change(
     let make = |query: &str, comment: &str| {
         let statement = format!("CREATE OR REPLACE VIEW {full} COMMENT '{comment}' AS\n{query}");
         let shown = json!({ "table_type": "VIEW", "comment": comment });
-        ApiCall::post(STATEMENTS)
-            .body(json!({
-                "statement": statement,
-                "warehouse_id": warehouse,
-                "wait_timeout": "50s",
-                "on_wait_timeout": "CONTINUE",
-            }))
-            .proof(ApiState::present(path.clone(), shown))
+        on_warehouse(&statement, warehouse).proof(ApiState::present(path.clone(), shown))
     };
     let why = "hot and cold rows can be queried as one";
     let mut change = called(format!("view {full}"), why, make(&view.query, &view.comment));
@@ -287,8 +271,7 @@ async fn beside_the_table(
     params: &Params,
 ) -> Result<Change, Failure> {
     let parse = |text: &str| {
-        QualifiedName::parse(text)
-            .map_err(|error| Failure::permanent("unified_view::name", error.to_string()))
+        QualifiedName::parse(text).map_err(|error| Failure::permanent(BAD_NAME, error.to_string()))
     };
     let foreign = parse(foreign)?;
     let (schema, name) = (table.name.schema.as_str(), table.name.name.as_str());

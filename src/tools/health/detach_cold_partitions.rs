@@ -1,4 +1,4 @@
-//! Detaches partitions that held only cold rows and are empty, once those rows are in the archive.
+//! Detaches partitions that end before a moment and are empty, as they are once their rows are in the archive.
 //!
 //! Reads: partitions by range of the column that says when, and whether they are empty.
 //! Changes: one transaction for each: locks the partition, makes sure that it is empty, detaches it. The empty
@@ -62,7 +62,7 @@ impl WriteTool for DetachColdPartitions {
         family: Family::Health,
         risk: Risk::Medium,
         revision: 1,
-        summary: "Detaches partitions whose rows are all in the archive",
+        summary: "Detaches empty partitions of what is old, as archiving leaves them",
         sql: &[&COLUMNS, &REFERENCES, &PARTITIONS],
         secrets: &[],
     };
@@ -112,7 +112,7 @@ fn detach(table: &ColdTable, name: &QualifiedName, partition: &Found) -> Change 
         SqlStatement::new(format!("do {}", literal(&check))),
         SqlStatement::new(format!("alter table {parent} detach partition {name}")),
     ];
-    let why = format!("all rows that it had left it for the archive ({})", partition.bound);
+    let why = format!("it is empty and ends before the cut-off ({})", partition.bound);
     let operation = Operation::Transaction { statements };
     let mut change = Change::new(format!("partition {}", name.plain()), why, operation);
     change.risk = Risk::Medium;

@@ -83,20 +83,18 @@ impl ReadTool for ExplainAnswer {
             missing("no model is configured (`[model]`); the answer stands without".to_owned());
             return Ok(output);
         };
+        output.model = Some(model.name());
         let reply = match model.ask(&prompt(&params.question, &params.evidence)).await {
             Ok(reply) => reply,
             Err(failure) => {
                 missing(failure.message);
-                output.model = Some(model.name());
                 return Ok(output);
             }
         };
         let Some(claim) = read(&reply) else {
             missing("it answered in another form than asked".to_owned());
-            output.model = Some(model.name());
             return Ok(output);
         };
-        output.model = Some(model.name());
         output.explanation = Some(claim.explanation);
         if let Some(sql) = claim.sql {
             look(cx, &sql, &mut output).await;

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Bind, Failure, Ident, Query, Risk, Span, Timestamp};
-use crate::tools::cold::{COLUMNS, ColdTable, REFERENCES};
+use crate::tools::cold::{COLUMNS, ColdTable, REFERENCES, readable};
 use crate::tools::context::ReadContext;
 use crate::tools::tool::{AnyTool, Family, Read, ReadTool, ToolMeta};
 
@@ -149,11 +149,7 @@ async fn edges(
     );
     let query = Query::with_binds(text, vec![Bind::Timestamp(cut_off)]);
     let rows = cx.pg.query("the keys of cold rows", &query).await?;
-    let read = |row| {
-        serde_json::from_value(row)
-            .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
-    };
-    rows.into_iter().map(read).collect()
+    rows.into_iter().map(readable).collect()
 }
 
 #[cfg(test)]

@@ -107,16 +107,11 @@ async fn count(cx: &ReadContext<'_>, table: &ColdTable) -> Result<Output, Failur
         Query::new(format!("select pg_catalog.count(*) as hot, '[]'::jsonb as batches from {name}"))
     };
     let found = cx.pg.query("hot and cold rows", &query).await?;
-    let seen: Seen = found.into_iter().next().map_or_else(
-        || Ok(Seen { hot: 0, batches: Vec::new() }),
-        |row| {
-            serde_json::from_value(row)
-                .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
-        },
-    )?;
-    if !seen.batches.is_empty() {
-        cold::check_counts(&seen.batches, &cold::counts(cx, table).await?)?;
-    }
+    let seen: Seen = found
+        .into_iter()
+        .next()
+        .map_or_else(|| Ok(Seen { hot: 0, batches: Vec::new() }), cold::readable)?;
+    cold::check(cx, table, &seen.batches).await?;
     Ok(Output {
         table: table.plain(),
         hot_rows: seen.hot,
@@ -157,11 +152,7 @@ async fn look(
         Query::new(hot(table, most))
     };
     let found = cx.pg.query("hot and cold rows", &query).await?;
-    let read = |row| {
-        serde_json::from_value::<Line>(row)
-            .map_err(|error| Failure::permanent("archive::unreadable", error.to_string()))
-    };
-    let lines = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let lines = found.into_iter().map(cold::readable).collect::<Result<Vec<Line>, _>>()?;
     Ok(match sort(lines, &batches)? {
         Some(sorted) if sorted.total() > most => return Err(too_many(table, most)),
         Some(sorted) => Some(Output {

@@ -246,8 +246,8 @@ fn joined(runs: &[Value], samples: &[Value], statements: &[Value], branch: &str)
             Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
             other => other.clone(),
         };
-        let awake = outputs["branches"].as_array().cloned().unwrap_or_default();
-        let is_awake = awake.iter().any(|name| name == branch);
+        let awake = outputs["branches"].as_array();
+        let is_awake = awake.is_some_and(|awake| awake.iter().any(|name| name == branch));
         if let Some(at) = at(run) {
             looks.insert(at, if is_awake { Seen::Idle } else { Seen::Asleep });
         }

@@ -70,10 +70,7 @@ impl WriteTool for RestoreArchivedData {
             batches.retain(|batch| wanted.contains(&batch.batch_id));
         }
         batches.truncate(params.most_batches.unwrap_or(usize::MAX));
-        if !batches.is_empty() {
-            let copies = cold::counts(cx, &table).await?;
-            cold::check_counts(&batches, &copies)?;
-        }
+        cold::check(cx, &table, &batches).await?;
         Ok(ChangeSet::new(batches.iter().map(|batch| cold::restore(&table, batch)).collect()))
     }
 

@@ -163,9 +163,8 @@ fn judge(
     (period, params): (Period, &Params),
     recorded: Option<NaiveDate>,
 ) -> Output {
-    let name = |uid: &Option<String>| uid.as_deref().map(|uid| names.name(uid).to_owned());
     let joined = |parts: &[&Option<String>]| {
-        let parts: Option<Vec<_>> = parts.iter().map(|uid| name(uid)).collect();
+        let parts: Option<Vec<_>> = parts.iter().map(|uid| names.owned(uid.as_deref())).collect();
         parts.map(|parts| parts.join("/"))
     };
     let mut by_day = cost::parts(lines, |line| Some(line.day.to_string()));
@@ -192,7 +191,7 @@ fn judge(
         to: period.to,
         complete_through: period.complete,
         total: cost::total(lines),
-        by_project: cost::parts(lines, |line| name(&line.project)),
+        by_project: cost::parts(lines, |line| names.owned(line.project.as_deref())),
         by_branch: cost::parts(lines, |line| joined(&[&line.project, &line.branch])),
         by_endpoint: cost::parts(lines, |line| {
             joined(&[&line.project, &line.branch, &line.endpoint])
@@ -210,13 +209,12 @@ fn judge(
 fn row(line: &Line, names: &Names) -> HistoryRow {
     let start = format!("{}T00:00:00Z", line.day);
     let end = line.day.succ_opt().unwrap_or(line.day);
-    let name = |uid: &Option<String>| uid.as_deref().map(|uid| names.name(uid).to_owned());
     HistoryRow {
         table: "cost_attribution".to_owned(),
         row: json!({
-            "project_id": name(&line.project),
-            "branch_id": name(&line.branch),
-            "endpoint_id": name(&line.endpoint),
+            "project_id": names.owned(line.project.as_deref()),
+            "branch_id": names.owned(line.branch.as_deref()),
+            "endpoint_id": names.owned(line.endpoint.as_deref()),
             "database_name": null,
             "sku_name": line.sku,
             "usage_unit": line.unit,

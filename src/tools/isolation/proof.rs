@@ -223,11 +223,17 @@ pub(in crate::tools) fn judge(settled: &[Settled<'_>]) -> Vec<Shown> {
     told.iter()
         .map(|(facts, seen)| {
             let (mine, theirs) = (rows_of(facts, &facts.tenant), rows_of(facts, &facts.other));
-            let (verdict, text) = match facts.check {
-                Check::Reach => reach(seen, theirs),
-                Check::Insert | Check::HandOver => refusal(seen, mine),
-                Check::Owner if facts.exempt.is_some() => exempt(facts.exempt.as_deref()),
-                Check::Nobody | Check::Owner => unseen(seen, owned.values().any(|rows| *rows > 0)),
+            let (verdict, text) = match (facts.check, &facts.exempt) {
+                (Check::Reach, _) => reach(seen, theirs),
+                (Check::Insert | Check::HandOver, _) => refusal(seen, mine),
+                // It sees every row, and is reported as a role that does: what it sees says nothing about
+                // the policy.
+                (Check::Owner, Some(why)) => {
+                    (Verdict::NotMeasured, format!("{why}: no policy holds it"))
+                }
+                (Check::Nobody | Check::Owner, _) => {
+                    unseen(seen, owned.values().any(|rows| *rows > 0))
+                }
             };
             let Facts { check, table, tenant, .. } = facts.clone();
             Shown { check, table, tenant, verdict, seen: text }
@@ -272,11 +278,6 @@ fn refusal(seen: &[Value], mine: u64) -> (Verdict, String) {
         _ if mine == 0 => (Verdict::NotMeasured, "the tenant has no row".to_owned()),
         _ => (Verdict::NotMeasured, "no row was written".to_owned()),
     }
-}
-
-/// It sees every row, and is reported as a role that does: what it sees says nothing about the policy.
-fn exempt(why: Option<&str>) -> (Verdict, String) {
-    (Verdict::NotMeasured, format!("{}: no policy holds it", why.unwrap_or_default()))
 }
 
 fn unseen(seen: &[Value], has_rows: bool) -> (Verdict, String) {

@@ -15,7 +15,7 @@ use crate::tools::analysis::missing::NotMeasured;
 use crate::tools::analysis::recommendation::Recommendation;
 use crate::tools::analysis::trial::{Recorded, names};
 use crate::tools::context::ReadContext;
-use crate::tools::statements_state::{EXTENSION, INFO, Info, Statements};
+use crate::tools::statements_state::{EXTENSION, INFO};
 use crate::tools::tool::{AnyTool, Family, Read, ReadTool, ToolMeta};
 use crate::tools::workload::{self, PLANS, WORKLOAD};
 
@@ -83,14 +83,19 @@ impl ReadTool for CollectTableWorkload {
             let why = format!("no statement was recorded {} times", params.min_calls);
             workload.not_measured.push(NotMeasured::new("the workload", why));
         }
-        let table = |advice: &Recommendation| format!("{}.{}", advice.schema, advice.table);
-        let wanted: BTreeSet<String> = params.recommendations.iter().map(table).collect();
+        let epoch = match &workload.info {
+            Some(info) => Some(info.epoch(cx.pg.server().await?.place())),
+            None => None,
+        };
+        let wanted: BTreeSet<String> =
+            params.recommendations.iter().map(Recommendation::table_name).collect();
         let recorded = workload.statements.iter().zip(&workload.plans).map(|(statement, plan)| {
             plan.as_ref().map_or_else(
                 || {
                     let named = params.recommendations.iter();
-                    let named = named.filter(|it| names(&statement.query, &it.table)).map(table);
-                    Recorded::without_plan(statement, named.collect())
+                    let named = named.filter(|it| names(&statement.query, &it.table));
+                    let tables = named.map(Recommendation::table_name).collect();
+                    Recorded::without_plan(statement, tables)
                 },
                 |plan| Recorded::new(statement, plan),
             )
@@ -99,7 +104,7 @@ impl ReadTool for CollectTableWorkload {
         Ok(Output {
             checked: workload.statements.len() as u64,
             statements: recorded.filter(|it| !it.tables.is_disjoint(&wanted)).collect(),
-            epoch: epoch(cx).await?,
+            epoch,
             can_branch: why_not.is_none(),
             why_not,
             not_measured: workload.not_measured,
@@ -115,12 +120,4 @@ fn why_not(cx: &ReadContext<'_>) -> Option<String> {
     }
     let unnamed = cx.target.project.is_none() || cx.target.branch.is_none();
     unnamed.then(|| "the target names no project and branch to branch from".to_owned())
-}
-
-/// The epoch of the counters; `None` without the extension.
-async fn epoch(cx: &ReadContext<'_>) -> Result<Option<String>, Failure> {
-    let Ok(extension) = Statements::find(cx).await? else { return Ok(None) };
-    let info: Info = extension.info(cx).await?;
-    let server = cx.pg.server().await?;
-    Ok(Some(info.epoch(server.place())))
 }

@@ -17,7 +17,8 @@ use crate::kernel::{Failure, Risk};
 use crate::tools::analysis::missing::NotMeasured;
 use crate::tools::analysis::recommendation::{Recommendation, history_row};
 use crate::tools::analysis::trial::Measurement;
-use crate::tools::analysis::verification::{Trial, Verdict, Verification, judge, write_costs};
+use crate::tools::analysis::verification::{Trial, Verdict, Verification, judge};
+use crate::tools::analysis::write_cost::write_costs;
 use crate::tools::context::ReadContext;
 use crate::tools::tool::{AnyTool, Family, HistoryRow, Read, ReadTool, ToolMeta};
 

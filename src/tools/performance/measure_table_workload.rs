@@ -16,10 +16,10 @@ use crate::kernel::{Bind, Failure, Ident, QualifiedName, Query, Risk, Span, SqlF
 use crate::lakebase;
 use crate::sql_file;
 use crate::tools::analysis::missing::NotMeasured;
-use crate::tools::analysis::model_advice::only_reads;
 use crate::tools::analysis::number::rounded;
 use crate::tools::analysis::plan_tree::Node;
-use crate::tools::analysis::recommendation::{Kind, Recommendation};
+use crate::tools::analysis::reading::only_reads;
+use crate::tools::analysis::recommendation::Recommendation;
 use crate::tools::analysis::text::shorten;
 use crate::tools::analysis::trial::{
     Built, Execution, Measured, Measurement, Plan, Recorded, Times, WriteTrial, called, median,
@@ -299,12 +299,12 @@ async fn write_trials(
     not_measured: &mut Vec<NotMeasured>,
 ) -> Result<Vec<WriteTrial>, Failure> {
     let mut new: BTreeMap<(String, String), Vec<&Recommendation>> = BTreeMap::new();
-    for advice in &params.recommendations {
-        if matches!(advice.kind, Kind::CreateFkIndex | Kind::CreateMissing) && params.write_rows > 0
-        {
-            let table = (advice.schema.clone(), advice.table.clone());
-            new.entry(table).or_default().push(advice);
-        }
+    for advice in params.recommendations.iter().filter(|it| it.kind.makes_index()) {
+        let table = (advice.schema.clone(), advice.table.clone());
+        new.entry(table).or_default().push(advice);
+    }
+    if new.is_empty() || params.write_rows == 0 {
+        return Ok(Vec::new());
     }
     let tables: Vec<Table> = cx.pg.rows(&TABLES, &pairs(new.keys().cloned().collect())).await?;
     let mut trials = Vec::new();

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::kernel::{ApiCall, ApiState, Change, ChangeSet, Failure, Risk};
 use crate::lakebase::api::find;
+use crate::lakebase::name::need_unquoted;
 use crate::tools::branching::change::{called, undone_by};
 use crate::tools::branching::lifecycle::is_done;
 use crate::tools::context::ReadContext;
@@ -82,7 +83,7 @@ impl WriteTool for CreateOpsCatalog {
         let api = cx.lakebase()?;
         let Params { catalog, schema, archive_schema } = params;
         for name in [&catalog, &schema, &archive_schema] {
-            check(name)?;
+            need_unquoted(name, "create_ops_catalog::bad_name")?;
         }
         let mut changes = Vec::new();
         let path = format!("{UNITY}/catalogs/{catalog}");
@@ -106,17 +107,6 @@ impl WriteTool for CreateOpsCatalog {
         let created = settled.iter().filter(|one| is_done(one)).filter_map(named).collect();
         Output { catalog: names.pop().unwrap_or_default(), schemas, created }
     }
-}
-
-fn check(name: &str) -> Result<(), Failure> {
-    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    let begins = |letter: char| letter.is_ascii_alphabetic() || letter == '_';
-    if name.starts_with(begins) && name.chars().all(fits) {
-        return Ok(());
-    }
-    let text = format!("`{name}` is no name of Unity Catalog that needs no quotes");
-    Err(Failure::permanent("create_ops_catalog::bad_name", text)
-        .with_help("write letters, digits and underscores, beginning with a letter"))
 }
 
 fn change(

@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::kernel::{ApiCall, ApiState, Change, ChangeSet, Failure, Risk};
 use crate::lakebase::api::find;
+use crate::lakebase::name::need_unquoted;
+use crate::lakebase::on_warehouse;
 use crate::tools::branching::change::{called, undone_by};
 use crate::tools::branching::lifecycle::is_done;
 use crate::tools::context::ReadContext;
@@ -20,7 +22,9 @@ use crate::tools::tool::{AnyTool, Family, Settled, ToolMeta, Write, WriteTool};
 
 pub(super) static TOOL: AnyTool = AnyTool::Write(&Write(RegisterHistoryTables));
 
-const STATEMENTS: &str = "/api/2.0/sql/statements";
+/// The code of the failure that something cannot be written into a statement.
+const REFUSED: &str = "register_history_tables::refused";
+
 const TABLES: &str = "/api/2.1/unity-catalog/tables";
 
 struct RegisterHistoryTables;
@@ -97,17 +101,8 @@ impl WriteTool for RegisterHistoryTables {
 
 /// The names and the place enter the text of a statement: only what needs no quoting is let in.
 fn check(location: &str, names: [&str; 2]) -> Result<(), Failure> {
-    let refuse = |text: String, help: &str| {
-        Err(Failure::permanent("register_history_tables::refused", text).with_help(help))
-    };
-    let is_plain = |name: &str| {
-        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-    };
-    if let Some(name) = names.into_iter().find(|name| !is_plain(name)) {
-        let text = format!("`{name}` is no name of Unity Catalog that needs no quotes");
-        return refuse(text, "write letters, digits and underscores, beginning with a letter");
-    }
+    let refuse = |text: String, help: &str| Err(Failure::permanent(REFUSED, text).with_help(help));
+    names.into_iter().try_for_each(|name| need_unquoted(name, REFUSED))?;
     let stores = ["s3://", "abfss://", "gs://"];
     if !stores.iter().any(|store| location.starts_with(store)) {
         let text = format!("the history is at `{location}`, which a warehouse cannot reach");
@@ -124,14 +119,7 @@ fn register(full: &str, place: &str, warehouse: &str, is_there: bool) -> Change 
     let path = format!("{TABLES}/{full}");
     let shown = json!({ "table_type": "EXTERNAL", "data_source_format": "DELTA" });
     let statement = format!("CREATE TABLE IF NOT EXISTS {full} USING DELTA LOCATION '{place}'");
-    let call = ApiCall::post(STATEMENTS)
-        .body(json!({
-            "statement": statement,
-            "warehouse_id": warehouse,
-            "wait_timeout": "50s",
-            "on_wait_timeout": "CONTINUE",
-        }))
-        .proof(ApiState::present(path.clone(), shown));
+    let call = on_warehouse(&statement, warehouse).proof(ApiState::present(path.clone(), shown));
     let why = if is_there { "it is there and stays" } else { "others can query the history" };
     let mut change = called(full, why, call);
     change.independent = true;

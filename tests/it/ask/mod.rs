@@ -4,8 +4,7 @@ mod model;
 mod questions;
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::time::Duration;
 
 use lakeops::config::Settings;
 use lakeops::kernel::{Failure, SystemClock, Target};
@@ -13,21 +12,14 @@ use lakeops::postgres::PgReader;
 use lakeops::tools::analysis::ask::pointed::{POINTED, VERBS};
 use lakeops::tools::analysis::ask::sources::SOURCES;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
-use lakeops::workflow::load::{Folders, load};
+use lakeops::workflow::Workflow;
 use lakeops::workflow::resolved::Action;
-use lakeops::workflow::{Resolver, Workflow};
 use serde_json::{Value, json};
 
 use crate::cli::Project;
-use crate::harness::{connect, postgres, value};
-use crate::tools::pause;
+use crate::harness::{connect, postgres, until, value};
+use crate::registry::shipped;
 use questions::{KNOWN, UNANSWERED, UNSEEN, WITH_HARM};
-
-/// The shipped workflows.
-fn shipped() -> Vec<Arc<Workflow>> {
-    let (library, _) = load(&Folders::below(Path::new(env!("CARGO_MANIFEST_DIR"))));
-    Resolver::new(&Catalog::builtin(), &library).resolve_all().workflows.into_values().collect()
-}
 
 /// What a question is taken for, with all shipped workflows to point at.
 async fn interpret(question: &str, workflows: &Value) -> Value {
@@ -208,12 +200,7 @@ async fn a_real_database_answers_with_figures_rows_and_what_fixes_it() {
             .await
     });
     let is_waiting = "select exists (select from pg_locks where not granted)";
-    for _ in 0..500 {
-        if value::<bool>(&endpoint, is_waiting).await {
-            break;
-        }
-        pause(20).await;
-    }
+    until(&endpoint, is_waiting, Duration::from_secs(10)).await;
     let text = project.run(&["ask", "who is blocking whom?"]).ends(0).out;
     assert!(
         text.contains("s.orders") && text.contains("lakeops run relieve_connections"),

@@ -11,7 +11,7 @@ use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
 use crate::cli::Project;
-use crate::harness::model::{Answer, stand_in};
+use crate::harness::model::{Answer, silences, stand_in};
 use crate::harness::{execute, postgres, value};
 
 fn says(explanation: &str, sql: Option<&str>) -> Answer {
@@ -85,13 +85,7 @@ async fn a_model_only_adds_and_only_what_is_harmless_runs() {
         says("It knows of nothing.", Some("select nothing from s.nowhere")),
     ];
     answers.extend(HARM.iter().map(|sql| says("with care", Some(sql))));
-    answers.extend([
-        Answer::Fails(500),
-        Answer::Nonsense,
-        Answer::Endless,
-        Answer::Says("I cannot help with that.".to_owned()),
-        Answer::Hangs,
-    ]);
+    answers.extend(silences().map(|(answer, _)| answer));
     let (state, model) = stand_in(answers).await;
     let good = explain(&endpoint, Some(&model)).await;
     assert_eq!(good["explanation"], "It waits.", "{good:#}");
@@ -108,7 +102,7 @@ async fn a_model_only_adds_and_only_what_is_harmless_runs() {
         assert!(refused["refused"].is_string(), "{sql}: {refused:#}");
         assert_eq!(refused["explanation"], "with care");
     }
-    for why in ["status 500", "another form", "without an end", "another form", "did not answer"] {
+    for (_, why) in silences() {
         let silent = explain(&endpoint, Some(&model)).await;
         let said = silent["not_measured"][0]["why"].as_str().unwrap();
         assert!(said.contains(why) && silent["explanation"].is_null(), "{said} / {why}");

@@ -4,28 +4,25 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use lakeops::config::Settings;
 use lakeops::crash::copied::Copied;
 use lakeops::crash::report::Verdict;
 use lakeops::crash::{Launcher, Progress, Report, Test, Tools, conduct, worker};
 use lakeops::engine::RunLocks;
 use lakeops::engine::apply::{
-    Applied, Applier, Appliers, ApplyContext, NoSecrets, NotificationApplier, Recovered, SqlApplier,
+    Applied, Applier, Appliers, ApplyContext, NotificationApplier, Recovered, SqlApplier,
 };
-use lakeops::engine::parts::{Notifier, Parts};
+use lakeops::engine::parts::Parts;
 use lakeops::journal::{MemoryJournal, Principal, SqliteJournal};
-use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
-    BoxFuture, Failure, Operation, RandomIds, Recovery, Redactor, Secret, Severity, Span,
-    SystemClock,
+    BoxFuture, Failure, Operation, Recovery, Redactor, Secret, Span, SystemClock,
 };
 use lakeops::postgres::PgEndpoint;
-use lakeops::tools::Catalog;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::kit::{plan, sql, step};
-use crate::harness::{execute, postgres};
+use crate::harness::parts::Nobody;
+use crate::harness::{self, execute, postgres};
 
 /// Carries SQL out as a change that may be repeated, whatever it says: no key goes with it.
 struct Careless;
@@ -48,35 +45,15 @@ impl Applier for Careless {
     }
 }
 
-struct Nobody;
-
-impl Notifier for Nobody {
-    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
-}
-
 impl Progress for Nobody {
     fn stage(&self, _what: &str) {}
     fn done(&self, _done: usize, _of: usize) {}
 }
 
 fn parts(endpoint: PgEndpoint) -> Parts {
-    let clock = Arc::new(SystemClock);
-    Parts {
-        journal: Arc::new(MemoryJournal::new(clock, Redactor::default())),
-        ownership: Arc::new(lakeops::engine::Alone),
-        catalog: Catalog::builtin(),
-        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-        endpoints: Arc::new(endpoint),
-        settings: Arc::new(Settings::default()),
-        secrets: Arc::new(NoSecrets),
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(RandomIds),
-        kill: Arc::new(Unarmed),
-        history: None,
-        notifier: Arc::new(Nobody),
-        principal: Principal { name: "crash".to_owned(), from: "test".to_owned() },
-        pid: std::process::id(),
-    }
+    let journal = MemoryJournal::new(Arc::new(SystemClock), Redactor::default());
+    let principal = Principal { name: "crash".to_owned(), from: "test".to_owned() };
+    harness::parts::parts(Arc::new(journal), Arc::new(endpoint), principal)
 }
 
 /// Starts this test binary again, for [`child`] only.

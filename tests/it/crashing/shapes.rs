@@ -9,12 +9,8 @@ use sqlx::Connection as _;
 /// A database with a table for each workflow below.
 async fn project(hint: &str) -> Project {
     let project = Project::with_database(hint).await;
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&lakeops::kernel::Secret::new(
-        project.url.clone().unwrap(),
-    ))
-    .unwrap();
     execute(
-        &endpoint,
+        &project.endpoint(),
         &[
             "create table public.t (id bigint generated always as identity primary key, n int, \
              made timestamptz default clock_timestamp())",
@@ -193,8 +189,7 @@ async fn it_stays_on_its_copy_and_leaves_none() {
     );
     let said = project.run(&["test", "crash", "asks", "--approve-all", "--only", "x"]).ends(2);
     assert!(said.err.contains("boundaries fits"), "{}", said.err);
-    let url = lakeops::kernel::Secret::new(project.url.clone().unwrap());
-    let endpoint = lakeops::postgres::PgEndpoint::from_url(&url).unwrap();
+    let endpoint = project.endpoint();
     let mut session = connect(&endpoint).await;
     let said = project.run(&["test", "crash", "asks", "--approve-all"]).ends(1);
     assert!(said.err.contains("--connection emulator"), "{}", said.err);

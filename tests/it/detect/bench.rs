@@ -3,13 +3,13 @@
 use lakeops::config::Settings;
 use lakeops::kernel::{BoxFuture, ChangeSet, Clock, Target, Timestamp};
 use lakeops::model::ChatModel;
-use lakeops::postgres::{Cluster, PgEndpoint, PgReader, Quiet};
+use lakeops::postgres::{Cluster, PgEndpoint, PgReader};
 use lakeops::tools::tool::ToolOutput;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::Value;
 
 use crate::harness::versions::{VERSIONS, server};
-use crate::harness::{Place, execute, postgres, value};
+use crate::harness::{Place, alone, execute, until};
 
 /// A server that nobody else uses: VACUUM has its effect, and counters are its own.
 pub(super) struct Bench {
@@ -41,10 +41,7 @@ impl Bench {
     }
 
     pub(super) async fn start(name: &str) -> Self {
-        let place = Place::new();
-        let options = place.options(name).with_setting("autovacuum", "off");
-        let installation = postgres().await.installation();
-        let cluster = place.local.start(installation, &options, &Quiet).await.unwrap();
+        let (place, cluster) = alone(name).await;
         Self::of(cluster, place)
     }
 
@@ -143,13 +140,7 @@ impl Bench {
 
     /// Waits until a query says true.
     pub(super) async fn until(&self, query: &str) {
-        use lakeops::kernel::SystemClock;
-        let deadline = now().plus(std::time::Duration::from_mins(1));
-        while !value::<bool>(&self.endpoint, query).await {
-            assert!(now() < deadline, "never true: {query}");
-            let soon = SystemClock.now().plus(std::time::Duration::from_millis(50));
-            SystemClock.sleep_until(soon).await;
-        }
+        until(&self.endpoint, query, std::time::Duration::from_mins(1)).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::bench::Bench;
-use crate::harness::model::{Answer, stand_in};
+use crate::harness::model::{Answer, silences, stand_in};
 use crate::harness::{connect, execute, value};
 
 async fn setup(bench: &Bench) {
@@ -73,16 +73,12 @@ async fn rules_stand_alone_and_a_model_only_adds() {
     let better = "{\"explanation\": \"The function hides the index.\", \"rewrite\": \
         \"select count(*) from s.orders where at >= $2::timestamptz and at < $2::timestamptz + \
         interval '1 day' and $1 = 'day'\"}";
-    let answers = vec![
+    let mut answers = vec![
         Answer::Says(format!("Here you are: {better}")),
         Answer::Says(HARM.to_owned()),
         Answer::Says(SNEAKY.to_owned()),
-        Answer::Fails(500),
-        Answer::Nonsense,
-        Answer::Endless,
-        Answer::Says("I cannot help with that.".to_owned()),
-        Answer::Hangs,
     ];
+    answers.extend(silences().map(|(answer, _)| answer));
     let (state, model) = stand_in(answers).await;
     let good = bench.read_with(&model, tool, wrapped.clone()).await;
     let shown = &good["explanations"][0]["rewrite"];
@@ -93,7 +89,7 @@ async fn rules_stand_alone_and_a_model_only_adds() {
         assert_eq!(harmful["explanations"][0]["refused"], refusal, "{harmful:#}");
         assert_eq!(harmful["explanations"][0]["rewrite"], json!(null));
     }
-    for why in ["status 500", "another form", "without an end", "another form", "did not answer"] {
+    for (_, why) in silences() {
         let silent = bench.read_with(&model, tool, wrapped.clone()).await;
         assert_eq!(silent["explanations"], json!([]));
         let said = silent["not_measured"][0]["why"].as_str().unwrap();

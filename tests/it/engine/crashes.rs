@@ -1,5 +1,6 @@
 //! Killed anywhere, resumed, and nothing lost or done twice.
 
+use std::process::Child;
 use std::time::Duration;
 
 use lakeops::journal::event::Event;
@@ -8,6 +9,7 @@ use lakeops::plan::Plan;
 use lakeops::plan::document::ForEach;
 use lakeops::postgres::PgEndpoint;
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::kit::{plan, sql, step, tool};
 use crate::harness::crash::{Crash, End};
@@ -225,17 +227,23 @@ async fn an_index_whose_client_died_is_waited_for_and_not_built_again() {
     assert!(value::<bool>(&endpoint, valid).await);
 }
 
+/// A process in the middle of its one change: it waits for a lock that the session holds.
+async fn held_up(endpoint: &PgEndpoint) -> (PgConnection, Crash, Child) {
+    let mut holder = crate::harness::connect(endpoint).await;
+    sqlx::raw_sql("begin; lock table public.t").execute(&mut holder).await.unwrap();
+    let change = step("change", &[], sql(&["insert into public.t values (1)"]));
+    let crash = Crash::new(&plan(vec![change]), endpoint);
+    let child = crash.spawn(None);
+    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
+                 and datname = current_database()";
+    while value::<i64>(endpoint, waits).await == 0 {}
+    (holder, crash, child)
+}
+
 #[tokio::test]
 async fn of_two_processes_one_works_and_the_other_is_told_who() {
     let endpoint = database("two", &[TABLE]).await;
-    let mut holder = crate::harness::connect(&endpoint).await;
-    sqlx::raw_sql("begin; lock table public.t").execute(&mut holder).await.unwrap();
-    let change = step("change", &[], sql(&["insert into public.t values (1)"]));
-    let crash = Crash::new(&plan(vec![change]), &endpoint);
-    let first = crash.spawn(None);
-    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
-                 and datname = current_database()";
-    while value::<i64>(&endpoint, waits).await == 0 {}
+    let (mut holder, crash, first) = held_up(&endpoint).await;
     let second = crash.spawn(None).wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
     let about = format!("process {}", first.id());
@@ -249,14 +257,7 @@ async fn of_two_processes_one_works_and_the_other_is_told_who() {
 #[tokio::test]
 async fn a_process_that_was_stopped_keeps_its_run() {
     let endpoint = database("stopped", &[TABLE]).await;
-    let mut holder = crate::harness::connect(&endpoint).await;
-    sqlx::raw_sql("begin; lock table public.t").execute(&mut holder).await.unwrap();
-    let change = step("change", &[], sql(&["insert into public.t values (1)"]));
-    let crash = Crash::new(&plan(vec![change]), &endpoint);
-    let first = crash.spawn(None);
-    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' \
-                 and datname = current_database()";
-    while value::<i64>(&endpoint, waits).await == 0 {}
+    let (mut holder, crash, first) = held_up(&endpoint).await;
     let signal = |name: &str| {
         let pid = first.id().to_string();
         let status = std::process::Command::new("kill").args([name, &pid]).status().unwrap();

@@ -6,30 +6,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lakeops::config::Settings;
-use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::parts::{Notifier, Observer, Parts, Unobserved};
 use lakeops::engine::state::RunState;
-use lakeops::engine::{Alone, Engine, StartOptions};
+use lakeops::engine::{Engine, StartOptions};
 use lakeops::journal::event::{Compensation, Decision, Fact};
 use lakeops::journal::store::{
     Append, Durability, Entry, EntryFilter, Head, JournalError, RunFilter, RunSummary, Stream,
     Verification,
 };
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
-use lakeops::kernel::kill::Unarmed;
 use lakeops::kernel::{
-    BoxFuture, Clock, Digest, RandomIds, Redactor, Risk, RunId, Severity, Span, SystemClock,
-    Target, Timestamp,
+    BoxFuture, Clock, Digest, Redactor, Risk, RunId, Severity, Span, SystemClock, Target, Timestamp,
 };
 use lakeops::plan::document::{
     Action, ApprovalMode, Backoff, Embedded, Limits, Need, PinnedText, Retry, RunIf, ToolCall,
 };
 use lakeops::plan::{Plan, PlanBody, PlannedStep};
 use lakeops::postgres::PgEndpoint;
-use lakeops::tools::Catalog;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::harness::parts::parts;
 
 /// Remembers the titles of messages.
 #[derive(Default)]
@@ -97,20 +95,8 @@ impl Kit {
     pub(super) fn on(endpoint: PgEndpoint, journal: Arc<dyn Journal>) -> Self {
         let messages = Arc::new(Messages::default());
         let parts = Parts {
-            journal: Arc::clone(&journal),
-            ownership: Arc::new(Alone),
-            catalog: Catalog::builtin(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(endpoint.clone()),
-            settings: Arc::new(Settings::default()),
-            secrets: Arc::new(NoSecrets),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(RandomIds),
-            kill: Arc::new(Unarmed),
-            history: None,
             notifier: Arc::<Messages>::clone(&messages),
-            principal: me(),
-            pid: std::process::id(),
+            ..parts(Arc::clone(&journal), Arc::new(endpoint.clone()), me())
         };
         Self { parts, journal, messages, endpoint }
     }

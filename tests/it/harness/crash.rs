@@ -10,31 +10,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakeops::config::Settings;
-use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
 use lakeops::engine::kill::ArmedKill;
-use lakeops::engine::parts::{Endpoints, History, Notifier, Parts, Unobserved};
+use lakeops::engine::parts::{Endpoints, History, Parts, Unobserved};
 use lakeops::engine::{Engine, RunLocks, StartOptions};
 use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::event::Decision;
 use lakeops::journal::store::RunFilter;
 use lakeops::journal::{Entry, Journal, Principal, SqliteJournal};
-use lakeops::kernel::{Clock, KillPoints, RandomIds, Redactor, Secret, Severity, SystemClock};
+use lakeops::kernel::{Clock, KillPoints, Redactor, Secret, SystemClock};
 use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
-use lakeops::tools::Catalog;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use super::parts::parts;
 
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
     dir: TempDir,
-}
-
-struct Nobody;
-
-impl Notifier for Nobody {
-    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
 }
 
 fn somebody() -> Principal {
@@ -57,20 +50,10 @@ fn engine(
         Arc::new(HistoryWriter::new(location, journal, state, outside))
     });
     let parts = Parts {
-        journal: Arc::<SqliteJournal>::clone(&journal),
         ownership: Arc::new(RunLocks::new(state)),
-        catalog: Catalog::builtin(),
-        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-        endpoints,
-        settings: Arc::new(Settings::default()),
-        secrets: Arc::new(NoSecrets),
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(RandomIds),
         kill,
         history,
-        notifier: Arc::new(Nobody),
-        principal: somebody(),
-        pid: std::process::id(),
+        ..parts(Arc::<SqliteJournal>::clone(&journal), endpoints, somebody())
     };
     (Engine::new(parts), journal)
 }

@@ -6,16 +6,18 @@
 pub(crate) mod crash;
 pub(crate) mod disk;
 pub(crate) mod model;
+pub(crate) mod parts;
 pub(crate) mod versions;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use lakeops::cli::demo::patient::Patient;
-use lakeops::kernel::{Ident, RandomIds, Secret, SystemClock, Target};
+use lakeops::kernel::{Clock as _, Ident, RandomIds, Secret, SystemClock, Target};
 use lakeops::postgres::{
     Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, PostgresError, Quiet,
     ServerOptions, ServerRecord,
@@ -153,6 +155,15 @@ impl TestServer {
     }
 }
 
+/// A server of its own, on which nothing is vacuumed unless a test does it.
+pub(crate) async fn alone(name: &str) -> (Place, Cluster) {
+    let place = Place::new();
+    let installation = postgres().await.installation();
+    let options = place.options(name).with_setting("autovacuum", "off");
+    let server = place.local.start(installation, &options, &Quiet).await.unwrap();
+    (place, server)
+}
+
 /// The sick database of the demo, made of an empty one, and how an operator reaches it who is no
 /// superuser.
 pub(crate) async fn patient(database: PgEndpoint) -> (Patient, PgEndpoint) {
@@ -181,6 +192,29 @@ pub(crate) async fn execute(endpoint: &PgEndpoint, statements: &[&str]) {
         run.await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     }
     connection.close().await.unwrap();
+}
+
+/// Waits until a query says true.
+pub(crate) async fn until(endpoint: &PgEndpoint, query: &str, patience: Duration) {
+    let deadline = SystemClock.now().plus(patience);
+    while !value::<bool>(endpoint, query).await {
+        assert!(SystemClock.now() < deadline, "never true: {query}");
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(20))).await;
+    }
+}
+
+/// Puts the shipped workflows and SOPs into a folder.
+pub(crate) fn ship(to: &Path) {
+    for folder in ["workflows", "sops"] {
+        let to = to.join(folder);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
 }
 
 /// The one value that a query gives.

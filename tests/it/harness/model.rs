@@ -30,6 +30,17 @@ pub(crate) enum Answer {
     Hangs,
 }
 
+/// Each way not to help, and what is said of it then.
+pub(crate) fn silences() -> [(Answer, &'static str); 5] {
+    [
+        (Answer::Fails(500), "status 500"),
+        (Answer::Nonsense, "another form"),
+        (Answer::Endless, "without an end"),
+        (Answer::Says("I cannot help with that.".to_owned()), "another form"),
+        (Answer::Hangs, "did not answer"),
+    ]
+}
+
 impl StandIn {
     /// Everything that it was sent.
     pub(crate) fn asked(&self) -> String {

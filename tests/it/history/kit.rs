@@ -31,7 +31,7 @@ impl KillPoints for DiesAt {
 }
 
 /// The system's clock, so much ahead.
-struct Ahead(Duration);
+pub(crate) struct Ahead(pub(crate) Duration);
 
 impl Clock for Ahead {
     fn now(&self) -> Timestamp {
@@ -137,7 +137,7 @@ pub(super) fn begun(id: &str) -> Vec<Event> {
     vec![created, Event::RunClaimed { by, pid: 1 }]
 }
 
-pub(super) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
+pub(crate) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
     let step = "look".to_owned();
     let started = Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: Value::Null };
     let output = json!({});
@@ -147,7 +147,7 @@ pub(super) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
     ]
 }
 
-pub(super) fn ended() -> Event {
+pub(crate) fn ended() -> Event {
     let (outcome, compensation) = (Outcome::Succeeded, Compensation::None);
     Event::RunFinished { outcome, compensation, outputs: json!({ "level": "normal" }) }
 }

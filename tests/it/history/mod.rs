@@ -1,7 +1,7 @@
 //! The history: appended exactly once, read back by SQL and by others.
 
 mod append;
-mod kit;
+pub(crate) mod kit;
 mod program;
 mod query;
 mod readers;

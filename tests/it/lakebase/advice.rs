@@ -3,27 +3,22 @@
 
 use std::time::Duration;
 
-use lakeops::kernel::{ApiCall, Clock as _, SystemClock, Target};
-use lakeops::lakebase::name::path_of;
-use lakeops::lakebase::{Workspace as _, branches};
+use lakeops::kernel::{Clock as _, SystemClock, Target};
+use lakeops::lakebase::branches;
 use lakeops::postgres::PgEndpoint;
 use serde_json::{Value, json};
 
 use super::whole::{Cloud, Said};
-use crate::harness::{connect, execute, value};
+use crate::harness::{connect, execute, until, value};
+use crate::tools::pause;
 
 /// What the application does all day: no index serves it.
 const ASKS: &str = "select note from public.orders where customer_id = 17";
 
-async fn pause(time: Duration) {
-    SystemClock.sleep_until(SystemClock.now().plus(time)).await;
-}
-
 /// A project whose production misses one index and has one twice.
 async fn shop(cloud: &Cloud) -> PgEndpoint {
     cloud.ship();
-    let call = ApiCall::post(path_of("projects")).query("project_id", "shop").body(json!({}));
-    cloud.client.send(&call).await.unwrap();
+    cloud.make_project("shop").await;
     let branch = Some("production".to_owned());
     let target = Target { project: Some("shop".to_owned()), branch, database: None };
     let endpoint = cloud.databases().endpoint(&target, true).await.unwrap();
@@ -57,9 +52,7 @@ async fn work(endpoint: &PgEndpoint) {
     sqlx::Connection::close(session).await.unwrap();
     let seen = "select coalesce(seq_scan + idx_scan, 0) > 20 from pg_stat_user_tables \
                 where relname = 'orders'";
-    while !value::<bool>(endpoint, seen).await {
-        pause(Duration::from_millis(50)).await;
-    }
+    until(endpoint, seen, Duration::from_mins(1)).await;
 }
 
 async fn branch_ids(cloud: &Cloud) -> Vec<String> {
@@ -143,10 +136,10 @@ async fn a_missing_index_is_found_tried_approved_built_and_its_gain_confirmed_th
     let building = "select exists (select from pg_stat_progress_create_index \
                     where command = 'CREATE INDEX CONCURRENTLY') or exists (select from pg_index \
                     where indrelid = 'public.orders'::regclass and not indisvalid)";
-    let until = SystemClock.now().plus(Duration::from_mins(1));
+    let deadline = SystemClock.now().plus(Duration::from_mins(1));
     while !value::<bool>(&production, building).await {
-        assert!(SystemClock.now() < until, "nobody builds: {}", indexes(&production).await);
-        pause(Duration::from_millis(50)).await;
+        assert!(SystemClock.now() < deadline, "nobody builds: {}", indexes(&production).await);
+        pause(50).await;
     }
     child.kill().await.unwrap();
     sqlx::raw_sql("commit").execute(&mut blocker).await.unwrap();

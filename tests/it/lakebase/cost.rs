@@ -9,19 +9,14 @@ use super::whole::{Cloud, Said};
 
 const STATEMENTS: &str = "/api/2.0/sql/statements";
 
+const LABELS: [&str; 2] = ["-p", r#"shape={"tags":{"team":"a"}}"#];
+
 impl Cloud {
     /// The program with a SQL warehouse.
     async fn with_warehouse(&self, args: &[&str]) -> Said {
         let mut command = self.command(args);
         command.env("DATABRICKS_WAREHOUSE_ID", "w");
         command.output().await.unwrap().into()
-    }
-
-    async fn make_project(&self) {
-        let labels = r#"shape={"tags":{"team":"a"}}"#;
-        let provision = ["tools", "run", "provision_lakebase_project", "--yes", "-p"];
-        let named = [&provision[..], &["project_name=shop", "-p", labels]].concat();
-        self.run(&named).await.ends(0);
     }
 
     async fn statement(&self, text: &str) -> Value {
@@ -39,7 +34,7 @@ fn names(parts: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn cost_is_attributed_from_the_billing_tables() {
     let cloud = Cloud::start().await;
-    cloud.make_project().await;
+    cloud.provision(&LABELS).await;
     cloud.client.send(&ApiCall::post("/emulator/meter").body(json!({}))).await.unwrap();
     let tool = ["tools", "run", "track_cost_attribution", "--target", "shop", "--output", "json"];
     let said = cloud.run(&tool).await.ends(1);
@@ -82,7 +77,7 @@ async fn cost_is_attributed_from_the_billing_tables() {
 #[tokio::test]
 async fn a_view_over_both_sides_is_made_in_unity_catalog() {
     let cloud = Cloud::start().await;
-    cloud.make_project().await;
+    cloud.provision(&LABELS).await;
     let target = ["--target", "shop/development", "--wake", "--output", "json"];
     let table = r#"statements=["create table public.orders (id bigint primary key, amount numeric(12,2), updated_at timestamptz)"]"#;
     let make = ["tools", "run", "execute_sql", "--yes", "-p", table];

@@ -9,7 +9,7 @@ use lakeops::journal::{Journal as _, SqliteJournal, Stream};
 use lakeops::kernel::{ApiCall, Redactor, SystemClock};
 use lakeops::lakebase::{ReadApi as _, Workspace as _, branches, snapshots};
 use rusqlite::{Connection, OpenFlags};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::whole::{Cloud, Said};
 use crate::engine::crashes::check_starts;
@@ -45,18 +45,22 @@ fn resume() -> Vec<String> {
     ["resume", "--all", "--output", "json"].map(str::to_owned).into()
 }
 
+/// What approves something that waits.
+pub(super) fn approval(waiting: &Value) -> Vec<String> {
+    let text = |name: &str| waiting[name].as_str().unwrap();
+    let (run, step) = (text("run_id"), text("step"));
+    let words = ["approve", run, step, "--reason", "it was looked at", "--output", "json"];
+    words.map(str::to_owned).into()
+}
+
 impl Cloud {
     pub(super) async fn run_all(&self, args: &[String]) -> Said {
         self.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
-    /// What approves what waits.
-    async fn approval(&self) -> Vec<String> {
-        let waiting = self.run(&["approvals", "--output", "json"]).await.ends(0).json();
-        let text = |name: &str| waiting[0][name].as_str().unwrap().to_owned();
-        let (run, step) = (text("run_id"), text("step"));
-        let words = ["approve", &run, &step, "--reason", "it was looked at", "--output", "json"];
-        words.map(str::to_owned).into()
+    /// What waits for a person.
+    pub(super) async fn waiting(&self) -> Value {
+        self.run(&["approvals", "--output", "json"]).await.ends(0).json()
     }
 
     /// Runs, and does what a person does: goes on with what died or is in doubt, and approves what is
@@ -71,7 +75,24 @@ impl Cloud {
         (said, names.lines().map(str::to_owned).collect())
     }
 
-    /// The same, dying only once: at the first boundary with this in its name.
+    /// The same to a good end: where somebody died.
+    pub(super) async fn survives(&self, args: &[String], among: &str) -> Vec<String> {
+        let (said, died) = self.dying(args, among).await;
+        said.ends(0);
+        println!("{} deaths:\n{}", died.len(), died.join("\n"));
+        died
+    }
+
+    /// Goes to a good end though a fault happens, so often at least.
+    pub(super) async fn bears(&self, fault: &str, args: &[String], least: u64) {
+        self.disturb(fault).await;
+        self.going_on(args).await.ends(0);
+        let met = self.calm().await;
+        println!("{fault}: {met} times");
+        assert!(met >= least, "{fault} was met {met} times");
+    }
+
+    /// The same as [`Cloud::dying`], but only once: at the first boundary with this in its name.
     pub(super) async fn dying_at(&self, args: &[String], boundary: &str) -> Said {
         let kill = [("LAKEOPS_KILL_AT", "1"), ("LAKEOPS_KILL_AMONG", boundary)];
         self.to_the_end(args, &kill, 1).await
@@ -99,7 +120,7 @@ impl Cloud {
             deaths += usize::from(said.code.is_none());
             args = match said.code {
                 None | Some(6) => resume(),
-                Some(3) => self.approval().await,
+                Some(3) => approval(&self.waiting().await[0]),
                 Some(_) => return said,
             };
         }
@@ -142,7 +163,7 @@ impl Cloud {
 
     /// Lets a fault happen to every call that changes something, or to every operation or login. Where a
     /// call has no effect because of it, what is tried again passes.
-    pub(super) async fn disturb(&self, fault: &str) {
+    async fn disturb(&self, fault: &str) {
         let told = match fault {
             "slow_ready" => vec![json!({ "fault": fault, "seconds": 0.3 })],
             "operation_error" => vec![json!({ "fault": fault })],
@@ -162,7 +183,7 @@ impl Cloud {
     }
 
     /// Ends all faults; how many have happened.
-    pub(super) async fn calm(&self) -> u64 {
+    async fn calm(&self) -> u64 {
         let left = self.client.get("/emulator/faults").await.unwrap();
         let left = left["faults"].as_array().unwrap().iter();
         let happened = left.map(|fault| OFTEN - fault["count"].as_u64().unwrap()).sum();

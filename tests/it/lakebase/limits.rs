@@ -1,7 +1,7 @@
 //! What expires, what stays, and how many branches there are, as the program and the platform count them.
 
 use lakeops::kernel::ApiCall;
-use lakeops::lakebase::name::{ProjectName, path_of};
+use lakeops::lakebase::name::ProjectName;
 use lakeops::lakebase::{Workspace as _, find_branch};
 use serde_json::{Value, json};
 
@@ -34,8 +34,7 @@ fn numbers(count: &Value) -> [u64; 3] {
 #[tokio::test]
 async fn archived_branches_take_no_place_and_what_expires_gives_its_place_back() {
     let cloud = Cloud::start().await;
-    let project = ApiCall::post(path_of("projects")).query("project_id", "shop");
-    cloud.change(project.body(json!({ "spec": {} }))).await;
+    cloud.make_project("shop").await;
     let soon = json!({ "ttl": "3600s" });
     for n in 1..10 {
         cloud.change(make(&format!("feat-{n}"), &soon)).await;
@@ -75,5 +74,31 @@ async fn archived_branches_take_no_place_and_what_expires_gives_its_place_back()
         eventually(gone).await;
     }
     assert_eq!(numbers(&cloud.count().await), [9, 1, 10]);
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_pull_request_has_its_branch_until_it_is_closed() {
+    let cloud = Cloud::start().await;
+    cloud.make_project("shop").await;
+    let request = async |action: &str| {
+        let params =
+            [("project", "shop"), ("pr_number", "7"), ("source", "production"), ("action", action)];
+        cloud.run_all(&run("pr_branch", &params)).await.ends(0).json()["outputs"].clone()
+    };
+    let branch = async || find_branch(&*cloud.client, "shop", "ci-pr-7").await.unwrap();
+    let opened = request("open").await;
+    assert_eq!((&opened["branch"], &opened["created"]), (&json!("ci-pr-7"), &json!(true)));
+    let made = branch().await.unwrap();
+    assert!(made.status.expire_time.is_some(), "it would live for ever: {made:?}");
+    let source = ProjectName::new("shop").branch("production").to_string();
+    assert_eq!(made.status.source_branch, Some(source));
+    // Opened again: the same branch.
+    assert_eq!(request("open").await["created"], json!(false));
+    assert_eq!(branch().await.unwrap().uid, made.uid);
+    // Closed, and closed again.
+    assert_eq!(request("close").await["deleted"], json!(true));
+    assert!(branch().await.is_none());
+    request("close").await;
     cloud.stop().await;
 }

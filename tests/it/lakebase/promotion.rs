@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::killing::FAULTS;
+use super::killing::{FAULTS, approval};
 use super::shop::{Shop, execute};
 use super::whole::{Cloud, Said};
 
@@ -49,31 +49,23 @@ impl Shop<'_> {
         self.cloud.is_quiet(what).await;
     }
 
-    async fn waiting(&self, command: &[&str]) -> Value {
-        self.cloud.run(command).await.ends(3);
-        let waiting = self.cloud.run(&["approvals", "--output", "json"]).await.ends(0).json();
+    async fn waiting(&self, command: &[String]) -> Value {
+        self.cloud.run_all(command).await.ends(3);
+        let waiting = self.cloud.waiting().await;
         assert_eq!(waiting.as_array().unwrap().len(), 1, "{waiting}");
         waiting[0].clone()
     }
 
     async fn approve(&self, waiting: &Value) -> Said {
-        let text = |name: &str| waiting[name].as_str().unwrap();
-        let reason = ["--reason", "it was looked at"];
-        let command = [&["approve", text("run_id"), text("step")][..], &reason].concat();
-        self.cloud.run(&command).await
+        self.cloud.run_all(&approval(waiting)).await
     }
-}
-
-fn typed(args: &[String]) -> Vec<&str> {
-    args.iter().map(String::as_str).collect()
 }
 
 #[tokio::test]
 async fn migrations_go_over_a_branch_and_staging_to_production() {
     let cloud = Cloud::start().await;
     let shop = Shop::open(&cloud, "shop", &FILES).await;
-    let args = shop.migration(&[HOLDS]);
-    let review = shop.waiting(&typed(&args)).await;
+    let review = shop.waiting(&shop.migration(&[HOLDS])).await;
     assert_eq!(review["step"], "review");
     assert_eq!(shop.history("staging").await, "none", "nothing before the review");
     // What a person looks at: the rules, the difference and the statements, to be read as they are.
@@ -93,7 +85,7 @@ async fn migrations_go_over_a_branch_and_staging_to_production() {
     shop.approve(&review).await.ends(3);
     assert_eq!(shop.history("staging").await, "1,2,3");
     assert_eq!(shop.history("production").await, "none");
-    let waiting = cloud.run(&["approvals", "--output", "json"]).await.ends(0).json();
+    let waiting = cloud.waiting().await;
     assert_eq!(waiting[0]["step"], "production/apply", "{waiting}");
     shop.approve(&waiting[0]).await.ends(0);
     shop.is_migrated("by hand").await;
@@ -109,9 +101,7 @@ async fn migrations_go_over_a_branch_and_staging_to_production() {
 async fn killed_at_every_boundary_each_migration_happens_once() {
     let cloud = Cloud::start().await;
     let shop = Shop::open(&cloud, "shop", &FILES).await;
-    let (said, died) = cloud.dying(&shop.migration(&[HOLDS]), "").await;
-    said.ends(0);
-    println!("{} deaths:\n{}", died.len(), died.join("\n"));
+    let died = cloud.survives(&shop.migration(&[HOLDS]), "").await;
     shop.is_migrated("killed everywhere").await;
     cloud.has_succeeded("killed everywhere").await;
     for place in
@@ -128,8 +118,7 @@ async fn killed_at_every_boundary_each_migration_happens_once() {
 async fn killed_at_one_boundary_each_migration_happens_once() {
     let cloud = Cloud::start().await;
     let shop = Shop::open(&cloud, "shop", &FILES).await;
-    let (said, died) = cloud.dying(&shop.migration(&[HOLDS]), "").await;
-    said.ends(0);
+    let died = cloud.survives(&shop.migration(&[HOLDS]), "").await;
     shop.close().await;
     for boundary in died {
         let shop = Shop::open(&cloud, "shop", &FILES).await;
@@ -145,11 +134,7 @@ async fn any_fault_met_each_migration_happens_once() {
     let cloud = Cloud::start().await;
     for fault in FAULTS {
         let shop = Shop::open(&cloud, &fault.replace('_', "-"), &FILES).await;
-        cloud.disturb(fault).await;
-        cloud.going_on(&shop.migration(&[HOLDS])).await.ends(0);
-        let met = cloud.calm().await;
-        println!("{fault}: {met} times");
-        assert!(met >= 3, "{fault} was met {met} times");
+        cloud.bears(fault, &shop.migration(&[HOLDS]), 3).await;
         shop.is_migrated(fault).await;
         shop.close().await;
     }
@@ -167,13 +152,13 @@ const UNIQUE: [(&str, &str); 4] = [
 /// Production changes after the review, so that the second file fails there and nowhere else; whoever
 /// goes on from then dies at every boundary.
 async fn fails_in_production(shop: &Shop<'_>) -> Value {
-    let review = shop.waiting(&typed(&shop.migration(&[]))).await;
+    let review = shop.waiting(&shop.migration(&[])).await;
     execute(&mut shop.session("production").await, "insert into public.t values (1, 'a')").await;
     shop.approve(&review).await.ends(3);
-    let waiting = shop.cloud.run(&["approvals", "--output", "json"]).await.ends(0).json();
-    let (run, reason) = (waiting[0]["run_id"].as_str().unwrap(), "it was looked at");
-    let approve = ["approve", run, "production/apply", "--reason", reason, "--output", "json"];
-    let (_, died) = shop.cloud.dying(&approve.map(str::to_owned), "").await;
+    let waiting = shop.cloud.waiting().await;
+    assert_eq!(waiting[0]["step"], "production/apply", "{waiting}");
+    let run = waiting[0]["run_id"].as_str().unwrap();
+    let (_, died) = shop.cloud.dying(&approval(&waiting[0]), "").await;
     println!("{} deaths", died.len());
     let ended = shop.newest().await;
     assert_eq!(ended["outcome"], "failed", "{ended:#}");

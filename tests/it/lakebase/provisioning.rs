@@ -51,9 +51,7 @@ async fn a_project_that_is_killed_at_every_boundary_is_made_once() {
     let cloud = Cloud::start().await;
     let project = "tmp-killed";
     std::fs::create_dir_all(cloud.folder().join(project)).unwrap();
-    let (said, died) = cloud.dying(&provision(project), "").await;
-    said.ends(0);
-    println!("{} deaths:\n{}", died.len(), died.join("\n"));
+    let died = cloud.survives(&provision(project), "").await;
     // Steps that need nothing of each other run at once: who dies in one may leave the effect of another to
     // be found, so that nobody is there right after it.
     for step in ["ops_catalog", "project", "unity_catalog", "pipelines", "agents"] {
@@ -77,11 +75,7 @@ async fn a_project_that_meets_any_fault_is_made_once() {
         }
         let project = format!("tmp-{}", fault.replace('_', "-"));
         std::fs::create_dir_all(cloud.folder().join(&project)).unwrap();
-        cloud.disturb(fault).await;
-        cloud.going_on(&provision(&project)).await.ends(0);
-        let met = cloud.calm().await;
-        println!("{fault}: {met} times");
-        assert!(met >= 3, "{fault} was met {met} times");
+        cloud.bears(fault, &provision(&project), 3).await;
         cloud.is_whole(&project, fault).await;
         cloud.remove(&project).await;
     }
@@ -99,13 +93,9 @@ async fn is_reset(cloud: &Cloud, project: &str, fault: Option<&str>) {
     execute(&mut cloud.session(&name).await, "create table public.left_over (a int)").await;
     let before = staging(cloud, project).await;
     if let Some(fault) = fault {
-        cloud.disturb(fault).await;
-        cloud.going_on(&reset(project)).await.ends(0);
-        assert!(cloud.calm().await >= 1, "nothing met {fault}");
+        cloud.bears(fault, &reset(project), 1).await;
     } else {
-        let (said, died) = cloud.dying(&reset(project), "").await;
-        said.ends(0);
-        println!("{} deaths:\n{}", died.len(), died.join("\n"));
+        let died = cloud.survives(&reset(project), "").await;
         for change in 0..3 {
             let name = format!("reset/do {change}/after effect");
             assert!(died.contains(&name), "{name}");

@@ -4,7 +4,7 @@
 use std::fs;
 
 use lakeops::kernel::ApiCall;
-use lakeops::lakebase::name::{BranchName, ProjectName, path_of};
+use lakeops::lakebase::name::{BranchName, ProjectName};
 use lakeops::lakebase::{Branch, branches, find_project};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -36,8 +36,7 @@ impl<'a> Shop<'a> {
             fs::write(folder.join(name), text).unwrap();
         }
         let shop = Self { cloud, project: project.to_owned() };
-        let make = ApiCall::post(path_of("projects")).query("project_id", project);
-        cloud.change(make.body(json!({ "spec": {} }))).await;
+        cloud.make_project(project).await;
         execute(&mut shop.session("production").await, TABLE).await;
         let name = ProjectName::new(project);
         let spec =

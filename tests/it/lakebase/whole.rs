@@ -22,7 +22,7 @@ use sqlx::PgConnection;
 use tempfile::TempDir;
 
 use crate::emulator::log_in;
-use crate::harness::Place;
+use crate::harness::{self, Place};
 
 /// An emulator, and a project folder whose program works on it.
 pub(super) struct Cloud {
@@ -100,16 +100,7 @@ impl Cloud {
 
     /// Puts the shipped workflows and SOPs into the project folder.
     pub(super) fn ship(&self) {
-        for folder in ["workflows", "sops"] {
-            let to = self.folder.path().join(folder);
-            std::fs::create_dir_all(&to).unwrap();
-            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-            for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-                if entry.file_type().unwrap().is_file() {
-                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-                }
-            }
-        }
+        harness::ship(self.folder());
     }
 
     /// The databases of its projects.
@@ -182,6 +173,19 @@ impl Cloud {
         self.run(&args).await.ends(0).json()
     }
 
+    /// Makes the project `shop` with a tool.
+    pub(super) async fn provision(&self, more: &[&str]) {
+        let provision =
+            ["tools", "run", "provision_lakebase_project", "--yes", "-p", "project_name=shop"];
+        self.run(&[&provision[..], more].concat()).await.ends(0);
+    }
+
+    /// Makes a project by the API.
+    pub(super) async fn make_project(&self, project: &str) {
+        let make = ApiCall::post(path_of("projects")).query("project_id", project);
+        self.change(make.body(json!({ "spec": {} }))).await;
+    }
+
     pub(super) async fn projects(&self) -> Vec<Value> {
         self.client.list(&path_of("projects"), "projects").await.unwrap()
     }
@@ -210,8 +214,7 @@ pub(super) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
 #[tokio::test]
 async fn the_program_works_on_the_branches_of_a_project() {
     let cloud = Cloud::start().await;
-    let provision = ["tools", "run", "provision_lakebase_project", "-p", "project_name=shop"];
-    cloud.run(&[&provision[..], &["--yes"]].concat()).await.ends(0);
+    cloud.provision(&[]).await;
     assert_eq!(cloud.projects().await.len(), 1);
 
     let doctor = ["doctor", "--selected", "--target", "shop/production", "--wake"];
@@ -273,8 +276,7 @@ outputs:
 #[tokio::test]
 async fn nobody_wakes_a_compute_without_being_told_to() {
     let cloud = Cloud::start().await;
-    let provision = ["tools", "run", "provision_lakebase_project", "-p", "project_name=shop"];
-    cloud.run(&[&provision[..], &["--yes"]].concat()).await.ends(0);
+    cloud.provision(&[]).await;
     let mut cloud = cloud.asleep().await;
     let workflows = cloud.folder.path().join("workflows");
     std::fs::create_dir_all(&workflows).unwrap();

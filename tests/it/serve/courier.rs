@@ -10,7 +10,7 @@ use lakeops::journal::Event;
 use serde_json::Value;
 
 use super::alerts::Receiver;
-use super::{entries, project};
+use super::{entries, project, with_hook};
 use crate::cli::Project;
 
 const TELL: &str = "version: 1\nname: tell\ndescription: Tell people.\nparams:\n  key: { type: string, required: \
@@ -83,13 +83,7 @@ async fn killed_everywhere(refuses: u64) {
     let project = project("serve_courier", "").await;
     project.write("workflows/tell.yaml", TELL).write("workflows/quiet.yaml", QUIET);
     let hook = Receiver::at("127.0.0.1:0", 0, false);
-    let config = format!(
-        "{}\n[secrets.HOOK]\nenv = \"HOOK\"\n[channels.hook]\nkind = \"webhook\"\nurl = \"http://{}/in\"\n\
-         secret = \"HOOK\"\n[alerts]\ngroup_wait = \"0s\"\n",
-        super::CONFIG,
-        hook.address
-    );
-    project.write(".config/lakeops.toml", &config);
+    project.write(".config/lakeops.toml", &with_hook(&hook.address, ""));
     let mut killed = 0;
     loop {
         let key = format!("k{killed}");

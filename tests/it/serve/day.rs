@@ -6,26 +6,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lakeops::config::Settings;
-use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{Endpoints, Notifier, Parts};
-use lakeops::engine::{Engine, RunLocks};
+use lakeops::engine::RunLocks;
+use lakeops::engine::parts::{Endpoints, Parts};
 use lakeops::journal::store::RunFilter;
 use lakeops::journal::{Journal as _, Outcome, Principal, SqliteJournal};
-use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{
-    BoxFuture, Clock, Failure, RandomIds, Redactor, Severity, Span, Target, Timestamp,
-};
-use lakeops::plan::{Given, Plan, PlanInputs};
+use lakeops::kernel::{BoxFuture, Clock, Failure, Redactor, Span, Target, Timestamp};
+use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
-use lakeops::server::metrics::Metrics;
-use lakeops::server::{Occasions, Server, Wanted, Workflows};
-use lakeops::tools::Catalog;
+use lakeops::server::{Occasions, Wanted, Workflows};
 use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
-use lakeops::workflow::{Library, Resolver, SourceText};
+use lakeops::workflow::{Library, SourceText};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
+use super::simulated::{planned, serve};
+use crate::harness::parts::parts;
 use crate::harness::{postgres, value};
 
 const PROJECTS: u32 = 50;
@@ -35,7 +30,6 @@ const MOST_RUNS: usize = 16;
 /// One workflow for every branch: `measure` on its own target.
 struct Fleet {
     library: Library,
-    settings: Settings,
     clock: Arc<Jumping>,
     told: AtomicBool,
 }
@@ -77,21 +71,8 @@ impl Workflows for Fleet {
     }
 
     fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
-        let catalog = Catalog::builtin();
-        let resolution = Resolver::new(&catalog, &self.library).resolve("measure");
-        let workflow = resolution.get("measure").unwrap();
-        let inputs = PlanInputs {
-            params: std::collections::BTreeMap::<String, Given>::new(),
-            connection: "fleet".to_owned(),
-            target: branch(&wanted.workflow),
-            wake: false,
-            settings: &self.settings,
-            policy: None,
-            replaces: None,
-            now: self.clock.now(),
-        };
-        lakeops::plan::plan(workflow, &inputs)
-            .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
+        let place = ("fleet", branch(&wanted.workflow));
+        planned(&self.library, "measure", place, self.clock.now())
     }
 }
 
@@ -111,12 +92,6 @@ impl Endpoints for Counted {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(self.endpoint.clone()) })
     }
-}
-
-struct Nobody;
-
-impl Notifier for Nobody {
-    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
 }
 
 /// The memory that this process holds, in MiB.
@@ -139,32 +114,17 @@ async fn simulate(hours: i64) {
         SqliteJournal::open(dir.path(), Arc::clone(&shared), Redactor::default()).unwrap();
     let endpoints = Arc::new(Counted { endpoint: endpoint.clone(), asked: AtomicU64::new(0) });
     let parts = Parts {
-        journal: Arc::<SqliteJournal>::clone(&journal),
         ownership: Arc::new(RunLocks::new(dir.path())),
-        catalog: Catalog::builtin(),
-        appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-        endpoints: Arc::<Counted>::clone(&endpoints),
-        settings: Arc::new(Settings::default()),
-        secrets: Arc::new(NoSecrets),
         clock: shared,
-        ids: Arc::new(RandomIds),
-        kill: Arc::new(Unarmed),
-        history: None,
-        notifier: Arc::new(Nobody),
-        principal: Principal { name: "fleet".to_owned(), from: "test".to_owned() },
-        pid: std::process::id(),
+        ..parts(
+            Arc::<SqliteJournal>::clone(&journal),
+            Arc::<Counted>::clone(&endpoints),
+            Principal { name: "fleet".to_owned(), from: "test".to_owned() },
+        )
     };
     let mut library = Library::new();
     library.add_workflow(SourceText::new("measure.yaml", MEASURE));
-    let fleet = Fleet {
-        library,
-        settings: Settings::default(),
-        clock: Arc::clone(&clock),
-        told: AtomicBool::new(false),
-    };
-    let metrics = Arc::new(Metrics::new(clock.now()));
-    clock.follow(Arc::clone(&metrics), stop.clone());
-    let (_ask, asks) = tokio::sync::mpsc::channel(1);
+    let fleet = Fleet { library, clock: Arc::clone(&clock), told: AtomicBool::new(false) };
     let before = memory();
     let (peak, sessions) = (Arc::new(AtomicU64::new(before)), Arc::new(AtomicU64::new(0)));
     let sampler = {
@@ -180,8 +140,7 @@ async fn simulate(hours: i64) {
             }
         })
     };
-    let server = Server::new(Engine::new(parts), &fleet, (metrics, asks), MOST_RUNS);
-    server.serve(stop).await.unwrap();
+    serve(parts, &fleet, &clock, (stop, MOST_RUNS)).await.unwrap();
     sampler.abort();
     let runs = journal.runs(RunFilter::default()).await.unwrap();
     let failed = runs.iter().filter(|run| run.outcome != Outcome::Succeeded).count();

@@ -1,7 +1,6 @@
 //! The bundle for Databricks: what it says, whether others can read it, and whether its task works.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
@@ -130,18 +129,7 @@ fn quartz_fires_when_the_cron_does() {
 /// A project with everything that is shipped.
 fn shipped() -> Project {
     let project = Project::new();
-    for folder in ["workflows", "sops"] {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-        for file in std::fs::read_dir(from).unwrap() {
-            let path = file.unwrap().path();
-            if path.is_dir() {
-                continue;
-            }
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let text = std::fs::read_to_string(&path).unwrap();
-            project.write(&format!("{folder}/{name}"), &text);
-        }
-    }
+    crate::harness::ship(project.path());
     project
 }
 
@@ -270,7 +258,6 @@ fn secrets_are_named_and_what_is_lost_is_listed() {
         std::fs::read_to_string(project.path().join("databricks/NOT_EXPRESSED.md")).unwrap();
     for (workflow, what) in [
         ("health_check", "catch_up"),
-        ("watch_health", "every minute"),
         ("watch_health", "every minute"),
         ("watch_health", "jitter"),
         ("incident_response", "events"),

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::alerts::Receiver;
-use super::{Served, entries, execute, project, record, rows, until};
+use super::{Served, entries, execute, project, record, rows, until, with_hook};
 use crate::cli::Project;
 use crate::engine::golden::{dump, folder};
 
@@ -47,11 +47,7 @@ const VARIABLES: [(&str, &str); 1] = [("HOOK", "hook-key-0123")];
 
 async fn golden(hook: &str) -> Project {
     let project = project("golden_server", OCCASIONS).await;
-    let config = format!(
-        "{}\n[secrets.HOOK]\nenv = \"HOOK\"\n[channels.hook]\nkind = \"webhook\"\nurl = \"http://{hook}/in\"\n\
-         secret = \"HOOK\"\n[alerts]\ngroup_wait = \"0s\"\nrepeat_after = \"36500d\"\n",
-        super::CONFIG
-    );
+    let config = with_hook(hook, "repeat_after = \"36500d\"\n");
     project.write(".config/lakeops.toml", &config);
     project.write("workflows/asks.yaml", ASKS).write("workflows/tell.yaml", TELL);
     project
@@ -113,7 +109,7 @@ async fn a_server_goes_on_from_what_an_earlier_one_left() {
     assert_eq!(first_slot, Some((next, SlotFate::Missed)), "right after the last decided slot");
     assert_eq!(nudges, 1, "the event that was published last, and none again");
     let ours = "select count(*) from public.t where n = 7";
-    assert_eq!(crate::harness::value::<i64>(&super::endpoint(&project), ours).await, 1);
+    assert_eq!(crate::harness::value::<i64>(&project.endpoint(), ours).await, 1);
     project.run(&["audit", "verify"]).ends(0);
     let report = project.json(&["report", "operations", "--since", "all"]);
     assert!(report["runs"]["by_themselves"].as_u64().unwrap() >= 2, "{report:#}");

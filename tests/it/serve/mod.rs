@@ -8,6 +8,7 @@ mod crashes;
 mod day;
 mod export;
 mod golden;
+mod simulated;
 mod soak;
 #[cfg(feature = "otel")]
 mod telemetry;
@@ -41,6 +42,14 @@ listen = \"127.0.0.1:0\"
 [server.tokens]
 ci = \"API\"
 ";
+
+/// The same with a webhook at an address, at once, and with these further settings of alerts.
+fn with_hook(address: &str, alerts: &str) -> String {
+    format!(
+        "{CONFIG}\n[secrets.HOOK]\nenv = \"HOOK\"\n[channels.hook]\nkind = \"webhook\"\nurl = \
+         \"http://{address}/in\"\nsecret = \"HOOK\"\n[alerts]\ngroup_wait = \"0s\"\n{alerts}"
+    )
+}
 
 /// A server in a process of its own.
 pub(super) struct Served {
@@ -185,15 +194,10 @@ async fn project(hint: &str, occasions: &str) -> Project {
     project
 }
 
-fn endpoint(project: &Project) -> lakeops::postgres::PgEndpoint {
-    let url = lakeops::kernel::Secret::new(project.url.clone().unwrap());
-    lakeops::postgres::PgEndpoint::from_url(&url).unwrap()
-}
-
 async fn execute(project: &Project, sql: &str) {
-    crate::harness::execute(&endpoint(project), &[sql]).await;
+    crate::harness::execute(&project.endpoint(), &[sql]).await;
 }
 
 async fn rows(project: &Project) -> i64 {
-    crate::harness::value(&endpoint(project), "select count(*) from public.t").await
+    crate::harness::value(&project.endpoint(), "select count(*) from public.t").await
 }

@@ -9,29 +9,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lakeops::config::Settings;
-use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{Endpoints, Notifier, Parts};
-use lakeops::engine::{Engine, RunLocks};
+use lakeops::engine::RunLocks;
+use lakeops::engine::parts::{Endpoints, Parts};
 use lakeops::journal::event::Event;
+use lakeops::journal::occasion::Cause;
 use lakeops::journal::store::RunFilter;
-use lakeops::journal::{Journal as _, Outcome, Principal, SqliteJournal, Stream};
-use lakeops::kernel::kill::Unarmed;
+use lakeops::journal::{Journal as _, JournalError, Outcome, Principal, SqliteJournal, Stream};
 use lakeops::kernel::{
-    BoxFuture, Clock, Direction, Failure, RandomIds, Redactor, Settlement, Severity, Span, Target,
-    Timestamp,
+    BoxFuture, Clock, Direction, Failure, Redactor, Settlement, Span, Target, Timestamp,
 };
-use lakeops::plan::{Given, Plan, PlanInputs};
+use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
-use lakeops::server::metrics::Metrics;
-use lakeops::server::{Occasions, Server, Wanted, Workflows};
-use lakeops::tools::Catalog;
+use lakeops::server::{Occasions, Wanted, Workflows};
 use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
-use lakeops::workflow::{Library, Resolver, SourceText};
+use lakeops::workflow::{Library, SourceText};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
+use super::simulated::{planned, serve};
 use crate::harness::disk::{Disk, Draws, Fault};
+use crate::harness::parts::parts;
 use crate::harness::{execute, postgres, value};
 
 const MOST_RUNS: usize = 4;
@@ -96,7 +93,6 @@ const WORKFLOWS: [(&str, &str, &str); 3] = [
 
 struct Shop {
     library: Library,
-    settings: Settings,
     clock: Arc<Jumping>,
     told: AtomicBool,
 }
@@ -123,22 +119,8 @@ impl Workflows for Shop {
     }
 
     fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
-        let catalog = Catalog::builtin();
-        let resolution = Resolver::new(&catalog, &self.library).resolve(&wanted.workflow);
-        let found = resolution.get(&wanted.workflow);
-        let workflow = found.unwrap_or_else(|| panic!("{:?}", resolution.diagnostics));
-        let inputs = PlanInputs {
-            params: BTreeMap::<String, Given>::new(),
-            connection: "shop".to_owned(),
-            target: Target::default(),
-            settings: &self.settings,
-            policy: None,
-            replaces: None,
-            wake: false,
-            now: self.clock.now(),
-        };
-        lakeops::plan::plan(workflow, &inputs)
-            .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
+        let place = ("shop", Target::default());
+        planned(&self.library, &wanted.workflow, place, self.clock.now())
     }
 }
 
@@ -164,12 +146,6 @@ impl Endpoints for Unreliable {
     }
 }
 
-struct Nobody;
-
-impl Notifier for Nobody {
-    fn notify(&self, _severity: Severity, _title: &str, _body: &str) {}
-}
-
 /// How a life ended.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
@@ -189,43 +165,30 @@ struct Soak {
 
 impl Soak {
     fn journal(&self) -> Arc<SqliteJournal> {
+        self.try_journal().unwrap()
+    }
+
+    fn try_journal(&self) -> Result<Arc<SqliteJournal>, JournalError> {
         let clock: Arc<dyn Clock> = Arc::<Jumping>::clone(&self.clock);
-        SqliteJournal::open(self.state.path(), clock, Redactor::default()).unwrap()
+        SqliteJournal::open(self.state.path(), clock, Redactor::default())
     }
 
     async fn serve(&self, stop: CancellationToken) -> Result<(), String> {
-        let clock: Arc<dyn Clock> = Arc::<Jumping>::clone(&self.clock);
-        let journal =
-            SqliteJournal::open(self.state.path(), Arc::clone(&clock), Redactor::default())
-                .map_err(|error| error.to_string())?;
+        let journal = self.try_journal().map_err(|error| error.to_string())?;
+        let principal = Principal { name: "soak".to_owned(), from: "test".to_owned() };
         let parts = Parts {
-            journal,
             ownership: Arc::new(RunLocks::new(self.state.path())),
-            catalog: Catalog::builtin(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::<Unreliable>::clone(&self.endpoints),
-            settings: Arc::new(Settings::default()),
-            secrets: Arc::new(NoSecrets),
-            clock,
-            ids: Arc::new(RandomIds),
-            kill: Arc::new(Unarmed),
-            history: None,
-            notifier: Arc::new(Nobody),
-            principal: Principal { name: "soak".to_owned(), from: "test".to_owned() },
-            pid: std::process::id(),
+            clock: Arc::<Jumping>::clone(&self.clock),
+            ..parts(journal, Arc::<Unreliable>::clone(&self.endpoints), principal)
         };
         let mut library = Library::new();
         for (name, text, _) in WORKFLOWS {
             library.add_workflow(SourceText::new(format!("{name}.yaml"), text));
         }
         let clock = Arc::clone(&self.clock);
-        let shop =
-            Shop { library, settings: Settings::default(), clock, told: AtomicBool::new(false) };
-        let metrics = Arc::new(Metrics::new(self.clock.now()));
-        self.clock.follow(Arc::clone(&metrics), stop.clone());
-        let (_ask, asks) = tokio::sync::mpsc::channel(1);
-        let server = Server::new(Engine::new(parts), &shop, (metrics, asks), MOST_RUNS);
-        server.serve(stop).await.map_err(|error| error.to_string())
+        let shop = Shop { library, clock, told: AtomicBool::new(false) };
+        let served = serve(parts, &shop, &self.clock, (stop, MOST_RUNS)).await;
+        served.map_err(|error| error.to_string())
     }
 
     /// One life of the server, in a runtime of its own that dies with it.
@@ -321,12 +284,17 @@ async fn a_month_of_faults_loses_nothing_and_repeats_nothing() {
     assert_eq!(journal.verify().await.unwrap().broken, None);
     let runs = journal.runs(RunFilter::default()).await.unwrap();
     let mut expected = BTreeSet::new();
+    let mut slots: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     let mut outcomes: BTreeMap<(String, &str), u32> = BTreeMap::new();
     for run in &runs {
         *outcomes.entry((run.workflow.clone(), run.outcome.as_str())).or_default() += 1;
         let asleep = run.outcome == Outcome::Waiting && run.wake_at.is_some();
         assert!(run.outcome.is_final() || asleep, "{run:?} neither ended nor will it wake");
         for entry in journal.read(&Stream::Run(run.run_id.clone()), 0).await.unwrap() {
+            if let Event::RunCreated { cause, .. } = &entry.event {
+                let Some(Cause::Slot { slot, .. }) = cause.as_deref() else { panic!("{cause:?}") };
+                slots.entry(&run.workflow).or_default().push(slot.as_millis());
+            }
             let Event::ChangeSettled { step, direction, settlement, .. } = &entry.event else {
                 continue;
             };
@@ -350,9 +318,25 @@ async fn a_month_of_faults_loses_nothing_and_repeats_nothing() {
     assert_eq!(rows, texts);
     let refused = soak.endpoints.refused.load(Ordering::SeqCst);
     println!("lives {ends:?}; {} effects; {refused} times no database; {outcomes:?}", texts.len());
-    let started = |name: &str| runs.iter().filter(|run| run.workflow == name).count();
-    assert_eq!(started("deposit"), 30 * 4);
-    assert_eq!(started("fan"), 30 * 2);
-    assert_eq!(started("bounce"), 30 * 3);
+    // While runs work the clock goes on, so that the month can end some slots late.
+    let end = start + MONTH;
+    for (name, minute, hours, most) in [
+        ("deposit", 0, &[0, 6, 12, 18][..], 30 * 4),
+        ("fan", 20, &[3, 15], 30 * 2),
+        ("bounce", 40, &[0, 8, 16], 30 * 3),
+    ] {
+        let mut had = slots.remove(name).unwrap();
+        had.sort_unstable();
+        assert!(had.is_sorted_by(|one, next| one < next), "{name}: a slot ran twice: {had:?}");
+        had.retain(|slot| *slot < end);
+        let fires = |at: &i64| {
+            let minutes = at / 60_000;
+            minutes % 60 == minute && hours.contains(&(minutes / 60 % 24))
+        };
+        let due: Vec<i64> =
+            (start / 60_000 + 1..end / 60_000).map(|it| it * 60_000).filter(fires).collect();
+        assert_eq!(had, due, "{name}");
+        assert_eq!(had.len(), most, "{name}");
+    }
     assert!(ends.len() >= 5, "{ends:?}");
 }

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use lakeops::cli::demo::load::{Forgotten, Load, WORKERS};
 use lakeops::config::Settings;
-use lakeops::engine::apply::{Appliers, NoSecrets, NotificationApplier};
-use lakeops::engine::parts::{History, Notifier, Parts, Unobserved};
-use lakeops::engine::{Alone, Engine, StartOptions};
+use lakeops::engine::parts::{History, Parts, Unobserved};
+use lakeops::engine::{Engine, StartOptions};
 use lakeops::history::{self, HistoryWriter, Location};
 use lakeops::journal::event::Decision;
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::kill::Unarmed;
-use lakeops::kernel::{Clock, Query, RandomIds, Redactor, RunId, Severity, SystemClock, Target};
+use lakeops::kernel::{Clock, Query, RandomIds, Redactor, RunId, SystemClock, Target};
 use lakeops::plan::Plan;
 use lakeops::plan::planner::{self, Given, PlanInputs};
 use lakeops::postgres::{PgEndpoint, Quiet};
@@ -28,6 +27,7 @@ use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness;
+use crate::harness::parts::parts;
 
 /// The shipped files of a folder with an ending, as `folder/name` and text.
 fn shipped(folder: &str, ending: &str) -> Vec<(String, String)> {
@@ -63,12 +63,6 @@ pub(crate) struct Bench {
     history: Option<Arc<HistoryWriter>>,
 }
 
-struct Nobody;
-
-impl Notifier for Nobody {
-    fn notify(&self, _: Severity, _: &str, _: &str) {}
-}
-
 pub(crate) fn somebody() -> Principal {
     Principal { name: "ann".to_owned(), from: "test".to_owned() }
 }
@@ -97,24 +91,13 @@ impl Bench {
             Arc::new(HistoryWriter::new(location, Arc::clone(&journal), state, outside))
         });
         let kept = history.clone();
-        let catalog = Catalog::builtin();
         let engine = Engine::new(Parts {
-            journal: Arc::clone(&journal),
-            ownership: Arc::new(Alone),
-            catalog: catalog.clone(),
-            appliers: Arc::new(Appliers::new(NotificationApplier::default())),
-            endpoints: Arc::new(endpoint),
-            settings: Arc::new(Settings::default()),
-            secrets: Arc::new(NoSecrets),
             clock,
-            ids: Arc::new(RandomIds),
-            kill: Arc::new(Unarmed),
             history: history.map(|history| history as Arc<dyn History>),
-            notifier: Arc::new(Nobody),
-            principal: somebody(),
-            pid: std::process::id(),
+            ..parts(Arc::clone(&journal), Arc::new(endpoint), somebody())
         });
-        Self { engine, catalog, library: library(), journal, history: kept }
+        let (catalog, library) = (Catalog::builtin(), library());
+        Self { engine, journal, catalog, library, history: kept }
     }
 
     pub(crate) async fn run(&self, workflow: &str, params: &[(&str, &str)]) -> (RunId, Outcome) {

@@ -6,32 +6,21 @@ use std::time::Duration;
 
 use lakeops::history::{self, Location};
 use lakeops::journal::Outcome;
-use lakeops::journal::event::{Compensation, Event};
+use lakeops::journal::event::Event;
 use lakeops::journal::store::{Append, Durability, Expect, Stream};
-use lakeops::kernel::{BoxFuture, Clock, Digest, Query, RunId, SystemClock, Target, Timestamp};
-use lakeops::postgres::{Cluster, PgEndpoint, Quiet};
+use lakeops::kernel::{Clock as _, Digest, Query, RunId, SystemClock, Target, Timestamp};
+use lakeops::postgres::PgEndpoint;
 use lakeops::tools::tool::HistoryRow;
 use serde_json::{Value, json};
 
 use super::{Bench, somebody};
-use crate::harness::{self, Place, execute, value};
+use crate::harness::{self, alone, execute, until, value};
+use crate::history::kit::{Ahead, ended, worked};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// The system's clock, so much ahead.
-struct Ahead(Duration);
-
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        SystemClock.now().plus(self.0)
-    }
-
-    fn sleep_until(&self, deadline: Timestamp) -> BoxFuture<'_, ()> {
-        let ahead = i64::try_from(self.0.as_millis()).unwrap();
-        let here = Timestamp::from_millis(deadline.as_millis() - ahead);
-        Box::pin(async move { SystemClock.sleep_until(here).await })
-    }
-}
+/// How long counters may take to tell what was done.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Bench {
     /// The same, some time later.
@@ -42,8 +31,7 @@ impl Bench {
 
     /// Rows in the history, as a run that is over leaves them.
     async fn remember(&self, rows: Vec<HistoryRow>) {
-        let step = "look".to_owned();
-        let events = vec![
+        let mut events = vec![
             Event::RunCreated {
                 plan: Digest::of_bytes(b"earlier"),
                 workflow: "collect_metrics".to_owned(),
@@ -55,20 +43,9 @@ impl Bench {
                 cause: None,
             },
             Event::RunClaimed { by: somebody(), pid: 1 },
-            Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: Value::Null },
-            Event::StepSucceeded {
-                step,
-                output: json!({}),
-                history: rows.into(),
-                seen: Vec::new(),
-                fact: None,
-            },
-            Event::RunFinished {
-                outcome: Outcome::Succeeded,
-                compensation: Compensation::None,
-                outputs: json!({}),
-            },
         ];
+        events.extend(worked(rows));
+        events.push(ended());
         let stream = Stream::Run(RunId::new("eeeeeeeeeeeeeeee"));
         let append = Append { stream, expect: Expect::Anything, events };
         self.journal.append(vec![append], Durability::Synced).await.unwrap();
@@ -88,25 +65,9 @@ async fn ask(state: &Path, sql: &str) -> Vec<Value> {
     history::answer(&location, &Query::new(sql), &[], None).await.unwrap().rows().unwrap()
 }
 
-/// A server of its own: what others have open would keep its dead rows alive.
-async fn alone(name: &str) -> (Place, Cluster) {
-    let place = Place::new();
-    let installation = harness::postgres().await.installation();
-    let options = place.options(name).with_setting("autovacuum", "off");
-    let server = place.local.start(installation, &options, &Quiet).await.unwrap();
-    (place, server)
-}
-
-async fn until(endpoint: &PgEndpoint, query: &str) {
-    let deadline = SystemClock.now().plus(Duration::from_secs(30));
-    while !value::<bool>(endpoint, query).await {
-        assert!(SystemClock.now() < deadline, "never true: {query}");
-        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(50))).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_vacuums_tunes_and_later_finds_what_nobody_used() {
+    // What others have open would keep its dead rows alive.
     let (_place, server) = alone("window").await;
     let endpoint = server.endpoint();
     let setup = [
@@ -136,14 +97,14 @@ async fn a_window_vacuums_tunes_and_later_finds_what_nobody_used() {
     )
     .await;
     let dead = "select n_dead_tup >= 20000 from pg_stat_user_tables where relname = 'worn'";
-    until(&endpoint, dead).await;
+    until(&endpoint, dead, PATIENCE).await;
 
     // A day later: 15,000 rows of the large table die in a day, and a fifth of it would be 40,000.
     let window = today.later(&endpoint, state.path(), DAY);
     let view = window.succeeds("vacuum_window", &[]).await;
     assert_eq!(view.outputs["vacuumed"], json!(["public.worn"]), "{:#}", view.outputs);
     let left = "select n_dead_tup = 0 from pg_stat_user_tables where relname = 'worn'";
-    until(&endpoint, left).await;
+    until(&endpoint, left, PATIENCE).await;
     let tuned = view.outputs["tuned"].as_array().unwrap();
     assert_eq!(tuned.len(), 1, "{tuned:#?}");
     assert_eq!(
@@ -323,7 +284,7 @@ async fn costly_statements_with_a_fault_are_told() {
     }
     drop(session);
     let flushed = "select seq_scan >= 20 from pg_stat_user_tables where relname = 'orders'";
-    until(&endpoint, flushed).await;
+    until(&endpoint, flushed, PATIENCE).await;
     let bench = Bench::on(endpoint);
     let view = bench.succeeds("slow_query_review", &[]).await;
     let findings = view.outputs["findings"].as_array().unwrap();

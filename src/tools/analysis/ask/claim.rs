@@ -9,10 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::reply::{Evidence, text};
-use crate::tools::analysis::text::without_literals;
-
-/// The most characters of an explanation that are kept.
-const LONGEST: usize = 2_000;
+use crate::tools::analysis::text::{object_in, prose, without_literals};
 
 /// The columns whose texts are told. Of all others only numbers are.
 const TOLD: &[&str] = &[
@@ -125,11 +122,8 @@ fn masked(question: &str) -> String {
 
 /// Reads what a model wrote: the JSON object in it, whatever stands around it.
 pub fn read(text: &str) -> Option<Claim> {
-    let (from, to) = (text.find('{')?, text.rfind('}')?);
-    let mut claim: Claim = serde_json::from_str(text.get(from..=to)?).ok()?;
-    // What is shown on a terminal must not steer it.
-    claim.explanation.retain(|c| !c.is_control() || c == '\n');
-    claim.explanation = claim.explanation.chars().take(LONGEST).collect();
+    let mut claim: Claim = object_in(text)?;
+    claim.explanation = prose(&claim.explanation);
     claim.sql = claim.sql.filter(|sql| !sql.trim().is_empty());
     (!claim.explanation.trim().is_empty()).then_some(claim)
 }

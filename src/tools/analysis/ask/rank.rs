@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::words::{Word, is_called, words};
+use crate::tools::analysis::number::as_f64;
 
 const K1: f64 = 1.2;
 const B: f64 = 0.3;
@@ -17,7 +18,7 @@ const NAME_WEIGHT: u32 = 3;
 /// The same of what people call it.
 const CALLED_WEIGHT: u32 = 3;
 /// An answer must reach this score. By the test's questions: what is not about databases stays below.
-pub const LEAST_SCORE: f64 = 4.0;
+const LEAST_SCORE: f64 = 4.0;
 /// And it must cover this share of the question, by the weight of its words.
 const LEAST_COVER: f64 = 0.3;
 /// Shorter words are not corrected: too many others are near.
@@ -93,7 +94,7 @@ impl Index {
             *spread.entry(stem.clone()).or_default() += 1;
         }
         let total: u32 = indexed.iter().map(|it| it.length).sum();
-        let mean_length = f64::from(total) / count(indexed.len()).max(1.0);
+        let mean_length = f64::from(total) / as_f64(indexed.len()).max(1.0);
         Self { documents: indexed, spread, written, mean_length }
     }
 
@@ -160,7 +161,7 @@ impl Index {
     /// The inverse document frequency of a stem. One that no document has weighs half as much as the
     /// rarest: it is perhaps the name of a table.
     fn weight(&self, stem: &str) -> f64 {
-        let all = count(self.documents.len());
+        let all = as_f64(self.documents.len());
         let inverse = |spread: f64| (1.0 + (all - spread + 0.5) / (spread + 0.5)).ln();
         match self.spread.get(stem) {
             Some(spread) => inverse(f64::from(*spread)),
@@ -189,11 +190,6 @@ fn read(document: &Document<'_>, written: &mut BTreeMap<String, String>) -> Inde
     }
     let length = counts.values().sum();
     Indexed { counts, strong, length, prior: document.prior }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "some hundred documents")]
-const fn count(number: usize) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

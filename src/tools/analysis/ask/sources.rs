@@ -84,6 +84,14 @@ const GUARD: Remedy = remedy(
     "lakeops run wraparound_guard",
     "ends who holds old transactions back, vacuums the oldest tables, proves it by age",
 );
+const ARCHIVE: Remedy = remedy(
+    "lakeops run archive_cold_data",
+    "moves rows that nobody touches any more into the archive, after approval",
+);
+const HOUSEKEEPING: Remedy = remedy(
+    "lakeops run branch_housekeeping",
+    "makes branches expire, deletes the overdue, tells when a project is nearly full",
+);
 
 /// Everything that is looked at.
 pub const SOURCES: &[Source] = &[
@@ -503,10 +511,7 @@ pub const SOURCES: &[Source] = &[
                 "seq_scan",
             ],
         )],
-        remedies: &[remedy(
-            "lakeops run archive_cold_data",
-            "moves rows that nobody touches any more into the archive, after approval",
-        )],
+        remedies: &[ARCHIVE],
         also: &[],
     },
     Source {
@@ -537,10 +542,7 @@ pub const SOURCES: &[Source] = &[
                 "obstacles",
             ],
         )],
-        remedies: &[remedy(
-            "lakeops run archive_cold_data",
-            "moves rows that nobody touches any more into the archive, after approval",
-        )],
+        remedies: &[ARCHIVE],
         also: &[],
     },
     Source {
@@ -590,10 +592,7 @@ pub const SOURCES: &[Source] = &[
             ("branch", "branches"),
             &["branch", "source_branch", "state", "is_protected", "expire_time", "children"],
         )],
-        remedies: &[remedy(
-            "lakeops run branch_housekeeping",
-            "makes branches expire, deletes the overdue, tells when a project is nearly full",
-        )],
+        remedies: &[HOUSEKEEPING],
         also: &["monitor_branch_count"],
     },
     Source {
@@ -613,10 +612,7 @@ pub const SOURCES: &[Source] = &[
                 "orphans",
             ],
         )],
-        remedies: &[remedy(
-            "lakeops run branch_housekeeping",
-            "makes branches expire, deletes the overdue, tells when a project is nearly full",
-        )],
+        remedies: &[HOUSEKEEPING],
         also: &[],
     },
     Source {

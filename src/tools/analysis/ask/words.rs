@@ -20,7 +20,7 @@ const EMPTY: &str = "a about after all am an and any anything are as at be becau
     pg server lakebase system currently last often hour hours minute minutes second \
     seconds day days week weeks month months year years morning night";
 
-/// What people say, and what the catalogue says. The longest phrase wins. Both sides are stemmed.
+/// What people say, as they write it, and what the catalogue says, which is stemmed. The longest phrase wins.
 ///
 /// Reviewed: each line is something that people really call it. What is not here is found by its own words.
 const CALLED: &[(&str, &str)] = &[
@@ -400,7 +400,7 @@ pub fn is_called(word: &str) -> bool {
 }
 
 /// Brings a word to its stem.
-pub fn stem(word: &str) -> String {
+fn stem(word: &str) -> String {
     STEMMER.stem(word).into_owned()
 }
 

@@ -1,0 +1,56 @@
+//! A server by a clock that jumps: what is the same whatever it works on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lakeops::config::Settings;
+use lakeops::engine::Engine;
+use lakeops::engine::parts::Parts;
+use lakeops::kernel::{Clock as _, Failure, Target, Timestamp};
+use lakeops::plan::{Plan, PlanInputs};
+use lakeops::server::metrics::Metrics;
+use lakeops::server::{Server, ServerError, Workflows};
+use lakeops::tools::Catalog;
+use lakeops::workflow::{Library, Resolver};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Jumping;
+
+/// The plan of a workflow without parameters.
+pub(super) fn planned(
+    library: &Library,
+    workflow: &str,
+    (connection, target): (&str, Target),
+    now: Timestamp,
+) -> Result<Plan, Failure> {
+    let catalog = Catalog::builtin();
+    let resolution = Resolver::new(&catalog, library).resolve(workflow);
+    let found = resolution.get(workflow);
+    let workflow = found.unwrap_or_else(|| panic!("{:?}", resolution.diagnostics));
+    let inputs = PlanInputs {
+        params: BTreeMap::new(),
+        connection: connection.to_owned(),
+        target,
+        settings: &Settings::default(),
+        policy: None,
+        replaces: None,
+        wake: false,
+        now,
+    };
+    lakeops::plan::plan(workflow, &inputs)
+        .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
+}
+
+/// Serves until it is told to stop; the clock goes on when nothing is worked on.
+pub(super) async fn serve(
+    parts: Parts,
+    workflows: &dyn Workflows,
+    clock: &Jumping,
+    (stop, most): (CancellationToken, usize),
+) -> Result<(), ServerError> {
+    let metrics = Arc::new(Metrics::new(clock.now()));
+    clock.follow(Arc::clone(&metrics), stop.clone());
+    let (_ask, asks) = tokio::sync::mpsc::channel(1);
+    let server = Server::new(Engine::new(parts), workflows, (metrics, asks), most);
+    server.serve(stop).await
+}
