@@ -1,13 +1,12 @@
 //! A running server of ours.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::deadline::{TICK, lock, tick};
+use super::deadline::{FileLock, TICK, lock, tick};
 use super::directory::ClusterPaths;
 use super::endpoint::PgEndpoint;
 use super::postmaster::{self, Standing};
@@ -29,7 +28,7 @@ pub struct Cluster {
     /// `None` when an earlier process of ours started it.
     pub(super) process: Option<ServerProcess>,
     /// Held for as long as a guarded cluster is ours.
-    pub(super) owner: Option<File>,
+    pub(super) owner: Option<FileLock>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop_limit: Duration,
     /// Where the server's present start begins in the log.

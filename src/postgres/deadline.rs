@@ -32,12 +32,33 @@ pub(super) async fn tick(clock: &dyn Clock, tick: Duration) {
     clock.sleep_until(clock.now().plus(tick)).await;
 }
 
+/// The lock of a file. It dies with this process, and is given back as soon as this is dropped.
+///
+/// Closing the file is not enough for that: a process that is started at the same moment has a copy of it
+/// until it has become its program, and the lock would seem to be held meanwhile.
+#[derive(Debug)]
+pub(crate) struct FileLock(File);
+
+impl FileLock {
+    /// Takes the lock, unless somebody has it.
+    pub(crate) fn try_take(file: File) -> Result<Self, TryLockError> {
+        file.try_lock().map(|()| Self(file))
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // What cannot be unlocked is when it is closed.
+        self.0.unlock().unwrap_or_default();
+    }
+}
+
 /// Takes a lock that dies with this process; `None` when another process holds it beyond the limit.
 pub(super) async fn lock(
     path: &Path,
     limit: Duration,
     clock: &dyn Clock,
-) -> Result<Option<File>, FileError> {
+) -> Result<Option<FileLock>, FileError> {
     let until = clock.now().plus(limit);
     loop {
         let file = File::options()
@@ -47,10 +68,10 @@ pub(super) async fn lock(
             .mode(0o600)
             .open(path)
             .map_err(|e| FileError::new("open", path, e))?;
-        match file.try_lock() {
+        match FileLock::try_take(file) {
             // A file that was removed meanwhile locks nobody out.
-            Ok(()) if is_at(&file, path) => return Ok(Some(file)),
-            Ok(()) => {}
+            Ok(lock) if is_at(&lock.0, path) => return Ok(Some(lock)),
+            Ok(_) => {}
             Err(TryLockError::Error(e)) => return Err(FileError::new("lock", path, e)),
             Err(TryLockError::WouldBlock) if clock.now() >= until => return Ok(None),
             Err(TryLockError::WouldBlock) => tick(clock, LOCK_TICK).await,

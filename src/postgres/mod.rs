@@ -33,6 +33,7 @@ pub mod writer;
 
 pub(crate) use admin::PgAdmin;
 pub use cluster::Cluster;
+pub(crate) use deadline::FileLock;
 pub use directory::FileError;
 pub use endpoint::{ComputeId, EndpointError, PgEndpoint, Remote};
 pub use error::{PgError, StatementError};

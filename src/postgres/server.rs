@@ -1,12 +1,12 @@
 //! Gets a PostgreSQL and runs clusters with it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::{Cluster, Halt, LOCK_LIMIT};
-use super::deadline::{TICK, lock, tick};
+use super::deadline::{FileLock, TICK, lock, tick};
 use super::directory::{ClusterPaths, FileError};
 use super::fetch;
 use super::find::{self, Rejected, Search};
@@ -298,7 +298,7 @@ impl Launch<'_> {
     async fn run(
         &self,
         last_port: Option<u16>,
-        owner: Option<File>,
+        owner: Option<FileLock>,
     ) -> Result<Cluster, PostgresError> {
         let clock = &*self.local.clock;
         let until = clock.now().plus(self.options.start_limit);
@@ -383,7 +383,7 @@ impl Launch<'_> {
         record: ServerRecord,
         process: Option<ServerProcess>,
         log_from: u64,
-        owner: Option<File>,
+        owner: Option<FileLock>,
     ) -> Result<Cluster, PostgresError> {
         Ok(Cluster {
             password: spawn::read_password(self.paths)?,

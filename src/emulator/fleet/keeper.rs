@@ -1,13 +1,14 @@
 //! The fleet: keeps the branches of one state directory.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminSession;
@@ -22,7 +23,7 @@ use super::tls::Authority;
 use super::types::{BranchFacts, BranchId, BranchOrigin, BranchPoint, EndpointId};
 use super::watch::watch;
 use crate::kernel::{Clock, IdSource, SqlFile};
-use crate::postgres::{ClusterPlace, LocalPostgres, Progress};
+use crate::postgres::{ClusterPlace, FileLock, LocalPostgres, Progress};
 use crate::sql_file;
 
 pub(super) const BRANCH_FACTS: SqlFile = sql_file!("emulator/branch_facts");
@@ -55,7 +56,9 @@ pub struct Fleet {
     end: CancellationToken,
     branches: Mutex<BTreeMap<BranchId, Arc<Branch>>>,
     template: OnceCell<ClusterPlace>,
-    _lock: File,
+    /// What the fleet does by itself.
+    watch: Mutex<Option<JoinHandle<()>>>,
+    _lock: FileLock,
 }
 
 #[derive(Deserialize)]
@@ -96,9 +99,11 @@ impl Fleet {
             end: end.clone(),
             branches: Mutex::new(branches),
             template: OnceCell::new(),
+            watch: Mutex::default(),
             _lock: lock,
         });
-        tokio::spawn(watch(Arc::downgrade(&fleet), clock, end));
+        let watching = tokio::spawn(watch(Arc::downgrade(&fleet), clock, end));
+        *fleet.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watching);
         Ok(fleet)
     }
 
@@ -214,6 +219,11 @@ impl Fleet {
             branch.follower.server().stop(DELETE_PATIENCE).await?;
             branch.server.stop(DELETE_PATIENCE).await?;
         }
+        // Whoever opens the fleet next finds nobody at work any more.
+        let watching = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watching) = watching {
+            drop(tokio::time::timeout(DELETE_PATIENCE, watching).await);
+        }
         Ok(())
     }
 
@@ -309,17 +319,14 @@ impl Fleet {
 }
 
 /// One process at a time keeps a fleet; the lock dies with it.
-fn lock(state: &Path) -> Result<File, FleetError> {
+fn lock(state: &Path) -> Result<FileLock, FleetError> {
     let path = state.join("fleet.lock");
     let fail = |e| FleetError::copy("lock", &path, e);
     std::fs::create_dir_all(state).map_err(fail)?;
     let file =
         File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(FleetError::InUse { state: state.to_owned() })
-        }
-        Err(std::fs::TryLockError::Error(e)) => Err(fail(e)),
-    }
+    FileLock::try_take(file).map_err(|error| match error {
+        TryLockError::WouldBlock => FleetError::InUse { state: state.to_owned() },
+        TryLockError::Error(e) => fail(e),
+    })
 }

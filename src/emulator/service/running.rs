@@ -164,7 +164,7 @@ impl Emulator {
         let text = serde_json::to_string_pretty(&connection)
             .map_err(|e| io_error("say where the emulator is", e.into()))?;
         write_private(&ConnectionFile::path(&options.state_dir), &text)?;
-        tokio::spawn(reaper::reap(Arc::downgrade(&service)));
+        service.tasks.spawn(reaper::reap(Arc::downgrade(&service)));
         let server = tokio::spawn(http::serve(listener, Arc::clone(&service)));
         Ok(Self { service, token, connection, server })
     }
@@ -202,14 +202,16 @@ impl Emulator {
     }
 
     /// Stops everything. What it keeps stays for the next start.
-    pub async fn stop(self) -> Result<(), EmulatorError> {
+    pub async fn stop(mut self) -> Result<(), EmulatorError> {
         self.service.end.cancel();
         self.service.tasks.close();
         // Work that takes longer is taken up by the next start.
         drop(tokio::time::timeout(PATIENCE, self.service.tasks.wait()).await);
-        let stopped = Box::pin(self.service.fleet.shutdown()).await;
-        self.server.abort();
-        stopped.map_err(Into::into)
+        // Every call has its answer, and none holds what the next start needs.
+        if tokio::time::timeout(PATIENCE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        Ok(Box::pin(self.service.fleet.shutdown()).await?)
     }
 
     /// Stops everything, and deletes all that it keeps.
