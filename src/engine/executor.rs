@@ -30,6 +30,9 @@ use crate::plan::{Plan, PlannedStep};
 /// How often decisions of other processes are looked for.
 const DECISIONS_EVERY: Duration = Duration::from_millis(200);
 
+/// A run that waits for longer than this leaves its place to others, where somebody takes it up again.
+const WORTH_LEAVING: Duration = Duration::from_secs(5);
+
 /// Why a run cannot be worked on any further by this process. The run itself is as the journal says.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
@@ -63,6 +66,8 @@ pub(super) struct Executor {
     pub(super) settings: Settings,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) preview: bool,
+    /// Whether it is parked while it only waits for a time: whoever works on it takes it up again then.
+    pub(super) leaves: bool,
     pub(super) stage: Option<Arc<Stage>>,
     pub(super) redactor: Redactor,
     pub(super) in_flight: HashSet<NodeId>,
@@ -95,6 +100,7 @@ impl Executor {
             settings,
             observer,
             preview: false,
+            leaves: false,
             stage: None,
             redactor: Redactor::default(),
             in_flight: HashSet::new(),
@@ -149,6 +155,12 @@ impl Executor {
             if only_waits && !next.backs_off && self.give_lock_back().await? {
                 continue;
             }
+            if only_waits && self.is_worth_leaving(&next) {
+                if let Some(outcome) = self.rest(&next).await? {
+                    return Ok(outcome);
+                }
+                continue;
+            }
             self.pause(&next, &interrupt).await?;
         }
     }
@@ -164,6 +176,12 @@ impl Executor {
         }
         self.record(vec![Event::LockReleased { lock, step: None }], Durability::Synced).await?;
         Ok(true)
+    }
+
+    /// Whether the run is better parked than waited for here.
+    fn is_worth_leaving(&self, next: &Next) -> bool {
+        let wait = next.wake_at.map(|at| at.since(self.now()));
+        self.leaves && !self.preview && wait.is_some_and(|wait| wait > WORTH_LEAVING)
     }
 
     fn next(&self) -> Next {
@@ -426,7 +444,7 @@ impl Executor {
         self.record(delivered, Durability::Buffered).await
     }
 
-    /// Nothing goes on by itself: parks the run, unless a decision came in meanwhile.
+    /// Nothing goes on by itself, or not for a while: parks the run, unless a decision came in meanwhile.
     async fn rest(&mut self, next: &Next) -> Result<Option<Outcome>, ExecuteError> {
         let before = self.state.last_seq;
         self.absorb_decisions().await?;
@@ -441,6 +459,8 @@ impl Executor {
             (Outcome::InDoubt, why)
         } else if !next.approvals.is_empty() {
             (Outcome::WaitingApproval, format!("approval of {}", next.approvals.join(", ")))
+        } else if !next.waits.is_empty() {
+            (Outcome::Waiting, format!("{} until its time has come", next.waits.join(", ")))
         } else {
             // Recorded as such; the next round parks the run.
             let why = "no step can go on; this is a fault of lakeops".to_owned();
@@ -485,7 +505,11 @@ impl Executor {
         if let Some((outcome, _)) = self.state.finished {
             return Ok(outcome);
         }
-        let next = self.next();
+        let mut next = self.next();
+        if !next.commands.is_empty() {
+            // Something can go on at once, whatever else waits for a time.
+            next.wake_at = None;
+        }
         self.park(Outcome::Waiting, &next, "interrupted; `lakeops resume` goes on".to_owned())
             .await?;
         Ok(Outcome::Waiting)

@@ -105,6 +105,7 @@ pub struct Engine {
     parts: Parts,
     sandbox: Sandbox,
     redactor: Redactor,
+    leaves: bool,
 }
 
 /// A run as the journal has it.
@@ -121,7 +122,7 @@ pub struct Loaded {
 impl Engine {
     /// An engine of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, sandbox: Sandbox::new(), redactor: Redactor::default() }
+        Self { parts, sandbox: Sandbox::new(), redactor: Redactor::default(), leaves: false }
     }
 
     /// An engine of these parts that masks what another one masks.
@@ -138,6 +139,13 @@ impl Engine {
     #[must_use]
     pub fn masking(self, redactor: Redactor) -> Self {
         Self { redactor, ..self }
+    }
+
+    /// The same engine, which parks a run that only waits for a time (a timer, another look, another try)
+    /// some seconds or further away. Who works on runs with it takes them up again then.
+    #[must_use]
+    pub fn leaving_what_waits(self) -> Self {
+        Self { leaves: true, ..self }
     }
 
     /// What it is made of.
@@ -286,6 +294,7 @@ impl Engine {
         let mut executor =
             Executor::new((self.parts.clone(), settings), run, state, (programs, observer));
         executor.redactor = self.redactor.clone();
+        executor.leaves = self.leaves;
         executor
     }
 

@@ -18,11 +18,11 @@ use crate::kernel::{RunId, Timestamp};
 /// A run that another process works on, or that could not be worked on, is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// A run that waits for people.
+/// A run that waits for people, for a time, or for both.
 struct Asked {
     /// The sequence number after which a decision is new.
     after: u64,
-    /// When nobody has decided in time.
+    /// When it goes on by itself.
     deadline: Option<Timestamp>,
 }
 
@@ -35,16 +35,16 @@ pub(super) struct Pool {
     tasks: JoinSet<Result<Outcome, EngineError>>,
     working: BTreeMap<RunId, Id>,
     queue: VecDeque<RunId>,
-    /// Runs that cannot go on before this instant.
+    /// Runs that could not be worked on are not tried before this instant.
     not_before: BTreeMap<RunId, Timestamp>,
-    /// Runs that wait for people.
+    /// Runs that wait. A decision takes them up before their time: they may be cancelled.
     asked: BTreeMap<RunId, Asked>,
 }
 
 impl Pool {
     pub(super) fn new(engine: Engine, metrics: Arc<Metrics>, most: usize) -> Self {
         Self {
-            engine,
+            engine: engine.leaving_what_waits(),
             metrics,
             most: most.max(1),
             interrupt: CancellationToken::new(),
@@ -95,17 +95,12 @@ impl Pool {
     async fn is_ready(&mut self, run: &RunSummary, now: Timestamp) -> Result<bool, JournalError> {
         let is_due = run.wake_at.is_some_and(|at| at <= now);
         match run.outcome {
-            Outcome::Running => return Ok(true),
-            Outcome::Waiting if run.wake_at.is_none() => return Ok(true),
-            _ if is_due => return Ok(true),
-            Outcome::Waiting => {}
-            // A person decides; until then only a deadline moves it.
-            _ => return self.is_decided(run).await,
+            Outcome::Running => Ok(true),
+            Outcome::Waiting if run.wake_at.is_none() => Ok(true),
+            _ if is_due => Ok(true),
+            // Until then only a person moves it.
+            _ => self.is_decided(run).await,
         }
-        if let Some(at) = run.wake_at {
-            self.not_before.insert(run.run_id.clone(), at);
-        }
-        Ok(false)
     }
 
     /// Whether somebody has decided something since the run was parked.
@@ -115,15 +110,16 @@ impl Pool {
         let after = if let Some(asked) = self.asked.get(&run.run_id) {
             asked.after
         } else {
-            let parked = EntryFilter {
+            // What was decided while it was worked on may not have been seen any more before it was parked.
+            let claimed = EntryFilter {
                 stream: Some(stream.as_str().to_owned()),
-                kinds: vec!["run_parked".to_owned()],
+                kinds: vec!["run_claimed".to_owned()],
                 limit: Some(1),
                 newest: true,
                 ..EntryFilter::default()
             };
-            let parked = journal.entries(parked).await?;
-            let after = parked.first().map_or(0, |entry| entry.seq);
+            let claimed = journal.entries(claimed).await?;
+            let after = claimed.first().map_or(0, |entry| entry.seq);
             let asked = Asked { after, deadline: run.wake_at };
             self.asked.insert(run.run_id.clone(), asked);
             after

@@ -14,12 +14,12 @@ use lakeops::kernel::{BoxFuture, Clock, Failure, Redactor, Span, Target, Timesta
 use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
 use lakeops::server::{Occasions, Wanted, Workflows};
-use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
+use lakeops::workflow::elements::ScheduleSpec;
 use lakeops::workflow::{Library, SourceText};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
-use super::simulated::{planned, serve};
+use super::simulated::{planned, schedule, serve};
 use crate::harness::parts::parts;
 use crate::harness::{postgres, value};
 
@@ -55,15 +55,8 @@ impl Workflows for Fleet {
         for project in 0..PROJECTS {
             for branch in 0..BRANCHES {
                 let id = format!("measure_{project}_{branch}");
-                let spec = ScheduleSpec {
-                    id: id.clone(),
-                    cron: "0 * * * *".to_owned(),
-                    time_zone: "UTC".to_owned(),
-                    overlap: Overlap::Skip,
-                    catch_up: CatchUp::None,
-                    catch_up_window: Span::from_secs(3600),
-                    jitter: Span::from_secs(600),
-                };
+                let jitter = Span::from_secs(600);
+                let spec = ScheduleSpec { jitter, ..schedule(&id, "0 * * * *") };
                 found.schedules.push((id, spec));
             }
         }
@@ -95,7 +88,7 @@ impl Endpoints for Counted {
 }
 
 /// The memory that this process holds, in MiB.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
@@ -140,7 +133,7 @@ async fn simulate(hours: i64) {
             }
         })
     };
-    serve(parts, &fleet, &clock, (stop, MOST_RUNS)).await.unwrap();
+    serve(parts, &fleet, &*clock, (stop, MOST_RUNS)).await.unwrap();
     sampler.abort();
     let runs = journal.runs(RunFilter::default()).await.unwrap();
     let failed = runs.iter().filter(|run| run.outcome != Outcome::Succeeded).count();

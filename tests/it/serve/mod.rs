@@ -12,6 +12,7 @@ mod simulated;
 mod soak;
 #[cfg(feature = "otel")]
 mod telemetry;
+mod waiting;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

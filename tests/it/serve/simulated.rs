@@ -6,15 +6,29 @@ use std::sync::Arc;
 use lakeops::config::Settings;
 use lakeops::engine::Engine;
 use lakeops::engine::parts::Parts;
-use lakeops::kernel::{Clock as _, Failure, Target, Timestamp};
+use lakeops::kernel::{Failure, Span, Target, Timestamp};
 use lakeops::plan::{Plan, PlanInputs};
 use lakeops::server::metrics::Metrics;
 use lakeops::server::{Server, ServerError, Workflows};
 use lakeops::tools::Catalog;
+use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
 use lakeops::workflow::{Library, Resolver};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Jumping;
+use super::clock::Follows;
+
+/// A schedule in UTC that catches nothing up, whose runs do not overlap.
+pub(super) fn schedule(id: &str, cron: &str) -> ScheduleSpec {
+    ScheduleSpec {
+        id: id.to_owned(),
+        cron: cron.to_owned(),
+        time_zone: "UTC".to_owned(),
+        overlap: Overlap::Skip,
+        catch_up: CatchUp::None,
+        catch_up_window: Span::from_secs(3600),
+        jitter: Span::from_secs(0),
+    }
+}
 
 /// The plan of a workflow without parameters.
 pub(super) fn planned(
@@ -45,7 +59,7 @@ pub(super) fn planned(
 pub(super) async fn serve(
     parts: Parts,
     workflows: &dyn Workflows,
-    clock: &Jumping,
+    clock: &impl Follows,
     (stop, most): (CancellationToken, usize),
 ) -> Result<(), ServerError> {
     let metrics = Arc::new(Metrics::new(clock.now()));

@@ -187,7 +187,7 @@ impl Soak {
         }
         let clock = Arc::clone(&self.clock);
         let shop = Shop { library, clock, told: AtomicBool::new(false) };
-        let served = serve(parts, &shop, &self.clock, (stop, MOST_RUNS)).await;
+        let served = serve(parts, &shop, &*self.clock, (stop, MOST_RUNS)).await;
         served.map_err(|error| error.to_string())
     }
 
