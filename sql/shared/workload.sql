@@ -19,6 +19,8 @@ where s.dbid = (
 )
     and s.queryid is not null
     and s.query <> '<insufficient privilege>'
+    -- What lakeops reads with is nobody's workload.
+    and s.query not like 'select pg_catalog.to_jsonb(q) from (%'
 group by s.queryid, s.query
 having pg_catalog.sum(s.calls) >= $2::int8
 order by total_ms desc, s.queryid

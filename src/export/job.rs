@@ -20,8 +20,8 @@ const PATIENCE: Span = Span::from_secs(3_600);
 /// How long a run may work when its file does not say: a job without a bound could block its slots for good.
 const MOST_WORK: Span = Span::from_secs(4 * 3_600);
 
-/// A job of the seed, and what does its work here.
-pub(super) struct SeedJob {
+/// A usual job, and what does its work here.
+pub(super) struct UsualJob {
     /// Its name.
     pub(super) name: &'static str,
     /// Its cron.
@@ -30,7 +30,7 @@ pub(super) struct SeedJob {
     pub(super) work: Work,
 }
 
-/// What does the work of a job of the seed.
+/// What does the work of a usual job.
 pub(super) enum Work {
     /// The workflow of this name.
     Workflow(&'static str),
@@ -38,31 +38,39 @@ pub(super) enum Work {
     Tool(&'static str),
 }
 
-/// The seven jobs that the seed defines.
-pub(super) const SEED_JOBS: [SeedJob; 7] = [
-    SeedJob {
+/// The seven jobs that a Lakebase is usually looked after by.
+pub(super) const USUAL_JOBS: [UsualJob; 7] = [
+    UsualJob {
         name: "metric_collector",
         cron: "*/5 * * * *",
         work: Work::Workflow("collect_metrics"),
     },
-    SeedJob {
+    UsualJob {
         name: "index_analyzer",
         cron: "0 * * * *",
         work: Work::Workflow("run_full_index_analysis"),
     },
-    SeedJob { name: "vacuum_scheduler", cron: "0 2 * * *", work: Work::Workflow("vacuum_window") },
-    SeedJob {
+    UsualJob { name: "vacuum_scheduler", cron: "0 2 * * *", work: Work::Workflow("vacuum_window") },
+    UsualJob {
         name: "sync_validator",
         cron: "*/15 * * * *",
         work: Work::Workflow("sync_validation"),
     },
-    SeedJob {
+    UsualJob {
         name: "branch_manager",
         cron: "0 */6 * * *",
         work: Work::Workflow("branch_housekeeping"),
     },
-    SeedJob { name: "cold_archiver", cron: "0 3 * * 0", work: Work::Workflow("archive_cold_data") },
-    SeedJob { name: "cost_tracker", cron: "0 6 * * *", work: Work::Tool("track_cost_attribution") },
+    UsualJob {
+        name: "cold_archiver",
+        cron: "0 3 * * 0",
+        work: Work::Workflow("archive_cold_data"),
+    },
+    UsualJob {
+        name: "cost_tracker",
+        cron: "0 6 * * *",
+        work: Work::Tool("track_cost_attribution"),
+    },
 ];
 
 /// Settings of a job, as the Jobs API 2.2 takes them.
@@ -201,11 +209,11 @@ pub(super) struct Exported {
 /// The jobs of a workflow, one for each Quartz expression of each of its schedules.
 pub(super) fn of(
     workflow: &Workflow,
-    seed: Option<&SeedJob>,
+    usual: Option<&UsualJob>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<Exported> {
     let name = &workflow.spec.name.value;
-    let base = seed.map_or(name.as_str(), |seed| seed.name);
+    let base = usual.map_or(name.as_str(), |usual| usual.name);
     let mut jobs = Vec::new();
     for schedule in &workflow.spec.schedule {
         losses(name, schedule, gaps);
@@ -233,12 +241,12 @@ pub(super) fn of(
             jobs.push(Exported { key, workflow, cron, job });
         }
     }
-    if let (Some(seed), Some(first)) = (seed, workflow.spec.schedule.first())
-        && first.cron != seed.cron
+    if let (Some(usual), Some(first)) = (usual, workflow.spec.schedule.first())
+        && first.cron != usual.cron
     {
         gaps.push(Gap::of(
             name,
-            format!("the seed runs `{}` at `{}`", seed.name, seed.cron),
+            format!("the usual job `{}` runs at `{}`", usual.name, usual.cron),
             format!("the workflow says `{}`, and that is what is exported", first.cron),
             "change the workflow's `schedule`",
         ));

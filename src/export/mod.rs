@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use alerts::{Alert, Places, alerts};
 pub use job::Job;
 
-use self::job::{SEED_JOBS, SeedJob, Work};
+use self::job::{USUAL_JOBS, UsualJob, Work};
 use crate::config::settings::Settings;
 use crate::workflow::Workflow;
 
@@ -92,8 +92,8 @@ pub struct Line {
     pub quartz: String,
     /// The zone.
     pub time_zone: String,
-    /// Whether it is one of the seed's jobs.
-    pub seed: bool,
+    /// Whether it is one of the usual jobs.
+    pub usual: bool,
 }
 
 /// A Databricks Asset Bundle, as it is written.
@@ -156,22 +156,22 @@ pub fn databricks(input: Input<'_>) -> Result<Export, serde_yaml::Error> {
     let (mut jobs, mut lines) = (BTreeMap::new(), Vec::new());
     let scheduled =
         || input.workflows.iter().filter(|(_, workflow)| !workflow.spec.schedule.is_empty());
-    let mut seeds: BTreeMap<&str, &SeedJob> = BTreeMap::new();
-    for seed in &SEED_JOBS {
-        let found = scheduled().find(|(name, workflow)| match seed.work {
+    let mut usual_jobs: BTreeMap<&str, &UsualJob> = BTreeMap::new();
+    for usual in &USUAL_JOBS {
+        let found = scheduled().find(|(name, workflow)| match usual.work {
             Work::Workflow(wanted) => *name == wanted,
             Work::Tool(tool) => workflow.tools.contains_key(tool),
         });
         match found {
             Some((name, _)) => {
-                seeds.insert(name, seed);
+                usual_jobs.insert(name, usual);
             }
-            None => gaps.push(missing(seed)),
+            None => gaps.push(missing(usual)),
         }
     }
     for (name, workflow) in input.workflows {
-        let seed = seeds.get(name.as_str()).copied();
-        for made in job::of(workflow, seed, &mut gaps) {
+        let usual = usual_jobs.get(name.as_str()).copied();
+        for made in job::of(workflow, usual, &mut gaps) {
             let Entry::Vacant(place) = jobs.entry(made.key) else {
                 let what = format!("its schedule `{}`", made.cron);
                 let why = "the job of another workflow has the key that its own would have";
@@ -184,7 +184,7 @@ pub fn databricks(input: Input<'_>) -> Result<Export, serde_yaml::Error> {
                 cron: made.cron,
                 quartz: made.job.schedule.quartz_cron_expression.clone(),
                 time_zone: made.job.schedule.timezone_id.clone(),
-                seed: seed.is_some(),
+                usual: usual.is_some(),
             });
             place.insert(made.job);
         }
@@ -275,8 +275,8 @@ fn targets<'a>(
     TARGETS.map(target).into()
 }
 
-fn missing(seed: &SeedJob) -> Gap {
-    let (wanted, instead) = match seed.work {
+fn missing(usual: &UsualJob) -> Gap {
+    let (wanted, instead) = match usual.work {
         Work::Workflow(name) => (
             format!("there is no workflow `{name}` with a schedule"),
             "write one, or copy the shipped one",
@@ -286,7 +286,7 @@ fn missing(seed: &SeedJob) -> Gap {
             "write a workflow that does, with a schedule",
         ),
     };
-    Gap::of("", format!("the seed's job `{}` (`{}`)", seed.name, seed.cron), wanted, instead)
+    Gap::of("", format!("the usual job `{}` (`{}`)", usual.name, usual.cron), wanted, instead)
 }
 
 /// What holds for every job.

@@ -27,6 +27,7 @@ const BUILT_IN: &str = include_str!("../../../workflows/natural_language_dba.yam
 /// needed. What they find is answered with figures and rows, and with the command that would fix what is
 /// wrong. Where a model is configured ([model]), it also explains; a statement of it runs only when it is
 /// one harmless SELECT, read-only, and it is shown. Nothing of the question itself is ever run.
+/// Where nothing answers, the nearest is told, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -71,7 +72,13 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
         out.data(&view, |style| run::run(style, &view, Detail::Changes))?;
     }
     let is_parked = was_interrupted && !outcome.is_final();
-    Ok(if is_parked { Exit::Interrupted } else { Exit::of_outcome(outcome) })
+    // As with `grep`: who asks in a script wants to know.
+    let is_unanswered = outcome == Outcome::Succeeded && view.outputs["answered"] == false;
+    Ok(match (is_parked, is_unanswered) {
+        (true, _) => Exit::Interrupted,
+        (false, true) => Exit::Failed,
+        (false, false) => Exit::of_outcome(outcome),
+    })
 }
 
 fn plan(session: &Session<'_>, args: &Args) -> Result<Plan, CliError> {

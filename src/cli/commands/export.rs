@@ -159,10 +159,10 @@ fn host(text: &str) -> Result<(String, String), CliError> {
 
 fn shown(style: Style, folder: &str, made: &Export) -> String {
     let rows = made.jobs.iter().map(|line| {
-        let seed = if line.seed { "seed" } else { "" };
+        let usual = if line.usual { "usual" } else { "" };
         let (job, workflow) = (line.job.clone(), line.workflow.clone());
         let (cron, quartz) = (line.cron.clone(), line.quartz.clone());
-        vec![job, workflow, cron, quartz, line.time_zone.clone(), seed.to_owned()]
+        vec![job, workflow, cron, quartz, line.time_zone.clone(), usual.to_owned()]
     });
     let headings = ["job", "workflow", "cron", "quartz", "zone", ""];
     let mut text = table(style, &headings, rows.collect(), "no workflow has a schedule");

@@ -17,7 +17,7 @@ use crate::kernel::change::Origin;
 use crate::kernel::{ChangeSet, Digest};
 use crate::plan::{Plan, diff, file};
 use crate::report::graph::{Language, graph};
-use crate::report::style::{Style, Tone, of_state};
+use crate::report::style::{Style, Tone, count, of_state};
 use crate::report::{RunView, changes, plan as plan_report};
 
 /// Make a plan: what would run, in which order, with which texts
@@ -176,7 +176,7 @@ fn preview_text(style: Style, plan: &Plan, view: &RunView) -> String {
         let own = step.grounds.set.as_ref().and_then(|set| made_by(Origin::Tool, set));
         let own = own.map_or(0, |own| own.changes.len());
         let about = match (&step.grounds.set, &step.failure, step.state.as_str()) {
-            (Some(_), _, _) => format!("would make {own} changes"),
+            (Some(_), _, _) => format!("would make {}", count(own, "change")),
             (None, Some(failure), _) => failure.message.clone(),
             (None, None, "pending") => "is decided when it runs".to_owned(),
             (None, None, state) => state.to_owned(),

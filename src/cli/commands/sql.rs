@@ -7,7 +7,8 @@ use crate::cli::exit::Exit;
 use crate::cli::library;
 use crate::cli::places::Selected;
 use crate::cli::session::Session;
-use crate::kernel::{Bind, Query};
+use crate::kernel::{Bind, Query, SqlFile};
+use crate::report::style::count;
 use crate::report::table::table;
 use crate::tools::context::Places as _;
 use crate::tools::sql_catalog;
@@ -120,6 +121,7 @@ async fn carry_out(
     values: &[String],
     (target, wake): (Option<&str>, bool),
 ) -> Result<Exit, CliError> {
+    check_values(name, text, values)?;
     let target = library::target(target)?;
     let selected = Selected::open(session, &target, wake, "lakeops:sql").await?;
     let reader = selected.reader_at(&target);
@@ -137,6 +139,40 @@ async fn carry_out(
         table(style, &columns, cells.collect(), "no rows")
     })?;
     Ok(Exit::Done)
+}
+
+/// Refuses more or fewer values than the header of the file says that it takes.
+fn check_values(name: &str, text: &str, values: &[String]) -> Result<(), CliError> {
+    let Some(wanted) = SqlFile::header_of(text, "params") else { return Ok(()) };
+    let wanted = params(&wanted);
+    if wanted.len() == values.len() {
+        return Ok(());
+    }
+    let message = format!(
+        "`{name}` takes {}, and {} given",
+        count(wanted.len(), "value"),
+        match values.len() {
+            0 => "none is".to_owned(),
+            1 => "1 is".to_owned(),
+            more => format!("{more} are"),
+        }
+    );
+    let placeholders: Vec<String> = wanted.iter().map(|(param, _)| param.to_uppercase()).collect();
+    let command = format!("lakeops sql run {name} {}", placeholders.join(" "));
+    let listed: Vec<String> = wanted.iter().map(|(_, about)| about.clone()).collect();
+    let about = if listed.is_empty() { String::new() } else { format!(": {}", listed.join(", ")) };
+    Err(CliError::usage_with(message, format!("write `{}`{about}", command.trim_end())))
+}
+
+/// The name of each value that a header lists, with all that it says of it: `$1 most int8, $2 …`.
+fn params(header: &str) -> Vec<(String, String)> {
+    let each = header.split('$').filter_map(|part| {
+        let about = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let about = about.trim().trim_end_matches(',');
+        let name = about.split_whitespace().next()?;
+        part.starts_with(|c: char| c.is_ascii_digit()).then(|| (name.to_owned(), about.to_owned()))
+    });
+    each.collect()
 }
 
 fn cell(value: &Value) -> String {
@@ -171,5 +207,30 @@ fn array(items: Vec<Value>) -> Bind {
         (Some(numbers), _) if !numbers.is_empty() => Bind::IntArray(numbers),
         (_, Some(texts)) => Bind::TextArray(texts),
         _ => Bind::Json(Value::Array(items)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_missing_is_named() {
+        let text =
+            "-- purpose: p\n-- params: $1 pid int8, $2 states text[] (all that count)\nselect 1";
+        let refused = |values: &[&str]| {
+            let values: Vec<String> = values.iter().map(|it| (*it).to_owned()).collect();
+            check_values("a/b", text, &values).err().map(|error| format!("{error:?}"))
+        };
+        assert_eq!(refused(&["1", "[]"]), None);
+        for (values, said) in [(&[][..], "takes 2 values, and none is"), (&["1"][..], "and 1 is")] {
+            let error = refused(values).unwrap();
+            assert!(error.contains(said), "{error}");
+            let help = "lakeops sql run a/b PID STATES`: pid int8, states text[] (all that count)";
+            assert!(error.contains(help), "{error}");
+        }
+        let none = check_values("a/b", "-- params: none\nselect 1", &["1".to_owned()]);
+        assert!(format!("{:?}", none.unwrap_err()).contains("takes 0 values, and 1 is given"));
+        check_values("a/b", "select $1", &[]).unwrap();
     }
 }

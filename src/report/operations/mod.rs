@@ -43,11 +43,11 @@ pub const KINDS: [&str; 13] = [
 /// How far before the begin entries are read: what was in order before an incident was seen there.
 pub const BEFORE: Span = Span::from_secs(3_600);
 
-/// Detected within this: the seed's target.
+/// Detected within this: what operations are to reach.
 const DETECT: u64 = 60;
-/// Resolved within this: the seed's target.
+/// Resolved within this: what operations are to reach.
 const RESOLVE: u64 = 300;
-/// The share of low-risk incidents that are healed without a person: the seed's target for its second version.
+/// The share of low-risk incidents that are healed without a person: what operations are to reach.
 const ALONE: f64 = 0.75;
 
 /// What `run --yes` and previews write as the reason of a decision that nobody made while the run waited.
@@ -60,7 +60,7 @@ pub struct Operations {
     pub since: Option<Timestamp>,
     /// Until then.
     pub until: Timestamp,
-    /// The seed's targets beside what was measured.
+    /// What operations are to reach, beside what was measured.
     pub targets: Vec<Goal>,
     /// Runs that began in this time; rehearsals are not among them.
     pub runs: Runs,
@@ -83,7 +83,7 @@ pub struct Operations {
     pub not_measured: Vec<Missing>,
 }
 
-/// A target of the seed, and what was measured.
+/// What a figure is to reach, and what was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Goal {
     /// What is measured.

@@ -48,7 +48,7 @@ fn targets(style: Style, goals: &[Goal]) -> String {
         vec![goal.figure.to_owned(), measured, goal.target.clone(), verdict.to_owned()]
     };
     let rows = goals.iter().map(row).collect();
-    table(style, &["target of the seed", "measured", "target", ""], rows, "")
+    table(style, &["figure", "measured", "target", ""], rows, "")
 }
 
 fn rows(figures: &Operations) -> Vec<Vec<String>> {

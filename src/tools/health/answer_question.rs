@@ -121,7 +121,8 @@ fn answer(params: Params) -> Output {
     for one in found.iter().filter(|one| one.is_wrong) {
         let remedies = sources::find(&one.source).map_or(&[][..], |source| source.remedies);
         for fix in remedies.iter().map(Fix::from) {
-            if !fixes.contains(&fix) {
+            // Two findings may have one remedy, in words of their own.
+            if !fixes.iter().any(|known| known.command == fix.command) {
                 fixes.push(fix);
             }
         }

@@ -210,7 +210,8 @@ async fn a_real_database_answers_with_figures_rows_and_what_fixes_it() {
     waiting.await.unwrap().unwrap();
 
     // What no catalogue answers, and what wants to do harm.
-    let nothing = project.json(&["ask", "what is the weather in Paris"]);
+    let weather = ["ask", "what is the weather in Paris", "--output", "json"];
+    let nothing = project.run(&weather).ends(1).json();
     assert_eq!((&nothing["answered"], &nothing["evidence"]), (&json!(false), &json!([])));
     let harm = project.json(&["ask", "'; DROP TABLE s.orders; --"]);
     assert_eq!(harm["answered"], false, "{harm:#}");
