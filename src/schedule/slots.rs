@@ -393,6 +393,17 @@ mod tests {
             self.tick(dies_while_deciding);
         }
 
+        /// The same, looking only when something is due.
+        fn leap(&mut self, length: Duration) {
+            self.alive_since = self.now;
+            self.introduce();
+            let end = self.now.plus(length);
+            while self.now < end {
+                self.now = self.tick(false).map_or(end, |next| next.min(end));
+            }
+            self.tick(false);
+        }
+
         fn down(&mut self, length: Duration) {
             self.now = self.now.plus(length);
         }
@@ -503,6 +514,43 @@ mod tests {
         assert_eq!(world.count(SlotFate::Missed), 3);
         assert_eq!(world.fates().len(), before + 3);
         assert_eq!(world.standing().watermark, Some(world.now));
+    }
+
+    #[test]
+    fn a_schedule_that_moves_to_another_zone_neither_doubles_nor_loses_a_slot() {
+        let zones = [
+            ("UTC", "America/New_York"),
+            ("Asia/Tokyo", "UTC"),
+            ("Europe/Amsterdam", "Australia/Lord_Howe"),
+        ];
+        for (from, to) in zones {
+            // Moved at every hour of a day, under a server and while none lived.
+            for (hour, down) in
+                (0..24_u32).flat_map(|hour| [(hour, Duration::ZERO), (hour, 30 * HOUR)])
+            {
+                let daily = spec("30 2 * * *", from, Overlap::Allow, CatchUp::None);
+                let mut world = World::new(daily, Duration::ZERO);
+                world.leap(DAY + hour * HOUR);
+                let stopped = world.now;
+                world.down(down);
+                let moved = world.now;
+                world.spec.time_zone = to.to_owned();
+                let before = std::mem::replace(
+                    &mut world.cron,
+                    CronSchedule::parse("30 2 * * *", to).unwrap(),
+                );
+                world.leap(3 * DAY);
+                let kept = due_after(&before, START, stopped);
+                let all: Vec<_> = kept.chain(due_after(&world.cron, moved, world.now)).collect();
+                assert_eq!(world.runs, all, "{from} -> {to} after {hour} h, down for {down:?}");
+                let missed = world.entries.iter().filter_map(|entry| match &entry.event {
+                    Event::SlotsDecided { count, fate: SlotFate::Missed, .. } => Some(*count),
+                    _ => None,
+                });
+                let due = due_after(&before, stopped, moved).count();
+                assert_eq!(missed.sum::<u64>(), u64::try_from(due).unwrap(), "{from} {down:?}");
+            }
+        }
     }
 
     #[test]

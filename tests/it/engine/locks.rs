@@ -2,6 +2,7 @@
 
 use lakeops::journal::Outcome;
 use lakeops::journal::event::{Decision, Event};
+use lakeops::kernel::Span;
 use lakeops::plan::document::{Action, ApprovalMode, ForEach, Wait};
 use lakeops::plan::{Plan, PlannedStep};
 use serde_json::json;
@@ -54,6 +55,42 @@ async fn runs_with_one_lock_take_turns_in_the_order_in_which_they_came() {
     assert_eq!(order(&kit).await, "1,2,3,4");
 }
 
+/// A run that holds one lock and needs another, as a workflow with a `lock` whose step has one too.
+fn crosswise(own: &str, other: &str, n: u32) -> Plan {
+    let mut inner = step("inner", &["first"], insert(n));
+    inner.lock = Some(other.to_owned());
+    inner.retry.max_attempts = 1;
+    let steps = vec![step("first", &[], insert(n * 10)), inner];
+    plan_with(steps, &[], |body| body.lock = Some(own.to_owned()))
+}
+
+#[tokio::test]
+async fn of_two_runs_whose_locks_cross_one_gives_way() {
+    let mut kit = kit("crosswise").await;
+    kit.change_settings(|settings| settings.limits.lock_wait = Span::from_secs(2));
+    let one = kit.start(&crosswise("a", "b", 1)).await;
+    let two = kit.start(&crosswise("b", "a", 2)).await;
+    // Each has its own lock before either asks for the other's: the second begins while the first waits.
+    let held = vec![step("hold", &[], insert(9)), step("nap", &["hold"], nap("600ms"))];
+    let blocker = plan_with(held, &[], |body| body.lock = Some("b".to_owned()));
+    let blocker = kit.start(&blocker).await;
+    let (_, blocking) = kit.spawn(&blocker);
+    kit.until(&blocker, "lock_acquired").await;
+    let (_, second) = kit.spawn(&two);
+    kit.until(&two, "lock_queued").await;
+    let (_, first) = kit.spawn(&one);
+    assert_eq!(blocking.await.unwrap(), Outcome::Succeeded);
+    // One of them waits too long, fails, and frees its own lock: then the other goes on.
+    let mut outcomes = [first.await.unwrap(), second.await.unwrap()];
+    outcomes.sort_by_key(|outcome| outcome.as_str());
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Succeeded]);
+    let (loser, code) = match kit.finished(&one).await {
+        Some((Outcome::Failed, _)) => ("one", kit.ended(&one, "inner").await.1),
+        _ => ("two", kit.ended(&two, "inner").await.1),
+    };
+    assert_eq!(code, "engine::lock_wait", "{loser}");
+}
+
 #[tokio::test]
 async fn who_waits_for_people_gives_the_lock_back_unless_changes_stand() {
     let kit = kit("park").await;
@@ -91,7 +128,7 @@ async fn a_lock_that_is_not_free_in_time_fails_the_run() {
         .start(&locked(vec![step("one", &[], insert(1)), step("nap", &["one"], nap("1h"))]))
         .await;
     let (interrupt, work) = kit.spawn(&holder);
-    kit.until(&holder, "lock_acquired").await;
+    kit.until(&holder, "change_settled").await;
     let (run, outcome) = kit.run(&locked(vec![step("two", &[], insert(2))])).await;
     assert_eq!(outcome, Outcome::Failed);
     let failure = kit.state(&run).await.ending.unwrap().failure.unwrap();

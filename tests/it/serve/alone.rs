@@ -45,6 +45,87 @@ async fn a_run_is_started_approved_and_followed_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_approves_what_he_started_where_that_is_forbidden() {
+    let project = project("serve_self", "").await;
+    project.write("workflows/ask.yaml", ASK);
+    let forbidden = "\n[settings.approvals]\nallow_self = false\n";
+    project.write(".config/lakeops.toml", &format!("{}{forbidden}", super::CONFIG));
+    // By the command line: asking for it at the start is no approval either.
+    let run = project.run(&["run", "ask", "--yes", "--output", "json"]).ends(3).json();
+    let ours = run["run_id"].as_str().unwrap().to_owned();
+    let refused = project.run(&["approve", &ours, "--reason", "by myself"]).ends(2);
+    for part in ["started it and may not approve it", "ask another person"] {
+        assert!(refused.err.contains(part), "{part}: {}", refused.err);
+    }
+    // By the API: what its token started.
+    let served = Served::start(&project, &[]);
+    let (_, run) = served.api("POST /v1/runs", None, "{\"workflow\":\"ask\"}");
+    let theirs = run["run_id"].as_str().unwrap().to_owned();
+    let outcome =
+        |id: &str| served.api(&format!("GET /v1/runs/{id}"), None, "").1["outcome"].clone();
+    assert!(until(|| outcome(&theirs) == "waiting_approval"));
+    let approve = |id: &str| {
+        let place = format!("/v1/runs/{id}/approvals");
+        let (_, asked) = served.api(&format!("GET {place}"), None, "");
+        let digest = &asked[0]["request"]["digest"];
+        let ruling =
+            json!({ "step": "insert", "digest": digest, "decision": "approved", "reason": "seen" });
+        served.api(&format!("POST {place}"), None, &ruling.to_string())
+    };
+    let (status, refused) = approve(&theirs);
+    assert_eq!(status, 409, "{refused}");
+    assert!(refused.to_string().contains("ci started it and may not approve it"), "{refused}");
+    assert_eq!(rows(&project).await, 0, "nothing was done yet");
+    // Each may approve what the other started.
+    let (status, answer) = approve(&ours);
+    assert!(status < 300, "{answer}");
+    project.run(&["approve", &theirs, "--reason", "by another"]).ends(0);
+    assert!(until(|| outcome(&ours) == "succeeded" && outcome(&theirs) == "succeeded"));
+    assert_eq!(rows(&project).await, 2);
+    assert_eq!(served.end(Signal::SIGTERM), Some(0));
+}
+
+const GATED: &str = "version: 1\nname: gated\ndescription: Insert a number once somebody agreed.\nsteps:\n  \
+    - { id: gate, approval: { prompt: \"Go on?\" } }\n  - { id: number, needs: [gate], script: \
+    sops/number.rhai }\n  - { id: count, needs: [gate], sql: shop/count }\n  - id: insert\n    tool: \
+    execute_sql\n    with: { statements: [ { sql: \"insert into public.t values ($1)\", binds: \
+    [\"${{ steps.number.n + steps.count.rows[0].n }}\"] } ] }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_edited_under_a_run_that_waits_does_not_change_that_run() {
+    let project = project("serve_edited", "").await;
+    let count = |n: u32| {
+        let header =
+            "-- purpose: a number\n-- needs: PostgreSQL 14\n-- params: none\n-- columns: n int8\n";
+        format!("{header}select {n}::int8 as n\n")
+    };
+    project.write("workflows/gated.yaml", GATED);
+    project.write("sops/number.rhai", "#{ n: 5 }\n");
+    project.write("sql/shop/count.sql", &count(10));
+    let wait = || {
+        let run = project.run(&["run", "gated", "--output", "json"]).ends(3).json();
+        run["run_id"].as_str().unwrap().to_owned()
+    };
+    let first = wait();
+    // The script, the query and the workflow itself say something else now.
+    project.write("sops/number.rhai", "#{ n: 600 }\n");
+    project.write("sql/shop/count.sql", &count(2_000));
+    project.write(
+        "workflows/gated.yaml",
+        &GATED.replace("steps.number.n +", "30000 + steps.number.n +"),
+    );
+    let second = wait();
+    std::fs::remove_file(project.path().join("workflows/gated.yaml")).unwrap();
+    std::fs::remove_file(project.path().join("sops/number.rhai")).unwrap();
+    for run in [&second, &first] {
+        project.run(&["approve", run, "--reason", "agreed"]).ends(0);
+    }
+    let sql = "select string_agg(n::text, ',' order by n) from public.t";
+    let inserted: String = crate::harness::value(&project.endpoint(), sql).await;
+    assert_eq!(inserted, "15,32600", "each did what it was planned to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_or_waits_and_decisions_are_left_to_it() {
     let project = project("serve_second", "").await;
     project.write("workflows/ask.yaml", ASK);
