@@ -1,9 +1,10 @@
 //! Incidents staged on a real server: each is noticed, and its cause is named first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lakeops::config::Settings;
 use lakeops::config::settings::Threshold;
+use lakeops::journal::Outcome;
 use lakeops::kernel::{SystemClock, Target};
 use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::tools::rules::RuleTexts;
@@ -13,10 +14,15 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{Place, execute, postgres};
 use crate::tools::{Bench, Session, pause, sick_table};
+use crate::workflows::Bench as Workflows;
 
 /// A server of its own: incidents are a matter of the whole server.
 struct Ward {
     bench: Bench,
+    /// What answers incidents by the shipped workflows, where they are answered.
+    answers: Option<Workflows>,
+    /// What each took, as a row of a table.
+    rows: Vec<String>,
     /// Who makes trouble at present.
     sessions: Vec<Session>,
     waiting: Vec<JoinHandle<()>>,
@@ -34,7 +40,51 @@ impl Ward {
         for (metric, warning, critical) in levels {
             settings.thresholds.insert(metric.to_owned(), Threshold { warning, critical });
         }
-        Self { bench: Bench { endpoint, settings }, sessions: Vec::new(), waiting: Vec::new() }
+        Self {
+            bench: Bench { endpoint, settings },
+            answers: None,
+            rows: Vec::new(),
+            sessions: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The same, whose incidents are answered.
+    fn answered(endpoint: PgEndpoint) -> Self {
+        let ward = Self::new(endpoint.clone());
+        let answers = Workflows::on(endpoint).with(ward.bench.settings.clone());
+        Self { answers: Some(answers), ..ward }
+    }
+
+    /// Looks as the server does, answers the event of the metric, and looks again; notes what that took.
+    async fn answer(&mut self, incident: &str, metric: &str) {
+        let Some(answers) = &self.answers else { return };
+        let begin = Instant::now();
+        let look = answers.run("watch_health_full", &[]).await;
+        let noticed = begin.elapsed();
+        assert_eq!(look.1, Outcome::Succeeded);
+        let firing = answers.view(&look.0).await.outputs["firing"].clone();
+        assert!(firing.as_array().unwrap().contains(&json!(metric)), "{incident}: {firing}");
+        let (run, outcome) = answers.run("incident_response", &[("metric", metric)]).await;
+        assert_eq!(outcome, Outcome::Succeeded, "{incident}");
+        let ended = begin.elapsed();
+        let outputs = answers.view(&run).await.outputs;
+        let again = answers.run("watch_health_full", &[]).await.0;
+        let verified = begin.elapsed();
+        let firing = answers.view(&again).await.outputs["firing"].clone();
+        let is_over = !firing.as_array().unwrap().contains(&json!(metric));
+        let healed = outputs["status"] == "healed";
+        assert!(is_over || !healed, "{incident}: {firing}");
+        let word = |field: &str| outputs[field].as_str().unwrap_or("-").replace('_', " ");
+        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        self.rows.push(format!(
+            "| {incident} | `{metric}` | {} | {} | {} | {} | {} |",
+            seconds(noticed),
+            word("cause"),
+            word("status"),
+            seconds(ended),
+            if healed { seconds(verified) } else { "a person".to_owned() },
+        ));
     }
 
     async fn read(&self, tool: &str, arguments: Value) -> Value {
@@ -52,7 +102,7 @@ impl Ward {
     }
 
     /// What is found once an alert of `metric` fires, with how long it took to notice and to name it.
-    async fn diagnosis(&self, incident: &str, metric: &str) -> Value {
+    async fn diagnosis(&mut self, incident: &str, metric: &str) -> Value {
         let begin = Instant::now();
         let health = self.read("monitor_system_health", json!({"interval": "100ms"})).await;
         let metrics = json!({"metrics": health["metrics"]});
@@ -69,6 +119,7 @@ impl Ward {
             "{incident}: noticed in {detected:?}, diagnosed in {diagnosed:?}, {}",
             alerts["firing"]
         );
+        Box::pin(self.answer(incident, metric)).await;
         diagnosis
     }
 
@@ -117,6 +168,23 @@ fn first(diagnosis: &Value, cause: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_staged_incident_has_the_right_first_cause() {
+    Box::pin(stage_all(Ward::new)).await;
+}
+
+/// Each is answered by the shipped workflows, one after the other, as the server would begin them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints the table of the README; takes a minute"]
+async fn the_times_of_every_staged_incident() {
+    let ward = Box::pin(stage_all(Ward::answered)).await;
+    println!(
+        "| incident | metric | look | first cause | outcome | answered | over |\n\
+         | --- | --- | ---: | --- | --- | ---: | ---: |\n{}",
+        ward.rows.join("\n")
+    );
+    assert_eq!(ward.rows.len(), 8);
+}
+
+async fn stage_all(make: impl FnOnce(PgEndpoint) -> Ward) -> Ward {
     let place = Place::new();
     let options = place
         .options("ward")
@@ -125,7 +193,7 @@ async fn every_staged_incident_has_the_right_first_cause() {
         .with_setting("wal_level", "logical");
     let installation = postgres().await.installation();
     let cluster = place.local.start(installation, &options, &Quiet).await.unwrap();
-    let mut ward = Ward::new(cluster.endpoint());
+    let mut ward = make(cluster.endpoint());
     let table =
         &["create table t (a int primary key, b int)", "insert into t values (1, 1), (2, 2)"];
     execute(&ward.bench.endpoint, table).await;
@@ -160,7 +228,8 @@ async fn every_staged_incident_has_the_right_first_cause() {
     ward.clear(&[]).await;
 
     let runaway = ward.stays("etl", "select count(*) from generate_series(1, 1000000000000)").await;
-    pause(400).await;
+    // What answers alerts calls a statement long after half a minute.
+    pause(if ward.answers.is_some() { 31_000 } else { 400 }).await;
     let cause =
         first(&ward.diagnosis("runaway query", "slow_query_seconds").await, "runaway_query");
     assert_eq!(cause["object"], format!("session {runaway}"));
@@ -215,4 +284,5 @@ async fn every_staged_incident_has_the_right_first_cause() {
         first(&ward.diagnosis("slot holding WAL", "slot_retained_bytes").await, "slot_holds_wal");
     assert_eq!(cause["object"], "slot forgotten");
     cluster.stop().await.unwrap();
+    ward
 }

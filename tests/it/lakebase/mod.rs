@@ -4,6 +4,7 @@
 mod advice;
 mod client;
 mod cost;
+mod cycle;
 mod databases;
 mod governance;
 mod killing;

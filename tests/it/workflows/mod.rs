@@ -79,6 +79,13 @@ impl Bench {
         Self::of((endpoint, journal), state, Arc::new(SystemClock))
     }
 
+    /// The same with other levels of alerts and limits.
+    pub(crate) fn with(self, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let engine = Engine::new(Parts { settings, ..self.engine.parts().clone() });
+        Self { engine, ..self }
+    }
+
     /// With a journal that is there already, and a clock.
     fn of(
         (endpoint, journal): (PgEndpoint, Arc<dyn Journal>),
