@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::CliError;
 use super::session::Session;
@@ -81,6 +82,21 @@ impl Endpoints for Known {
         target: &'a Target,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async move { self.of(connection)?.throw_away(connection, target).await })
+    }
+
+    fn left_alone<'a>(
+        &'a self,
+        connection: &'a str,
+        target: &'a Target,
+        interval: Duration,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        Box::pin(async move { self.of(connection)?.left_alone(connection, target, interval).await })
+    }
+
+    fn used(&self, connection: &str, target: &Target) {
+        if let Ok(place) = self.of(connection) {
+            place.used(connection, target);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -50,6 +51,20 @@ pub trait Endpoints: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async { Ok(false) })
     }
+
+    /// Why who looks at a target every `interval` leaves its compute alone; `None`: nothing speaks
+    /// against a look. Asking wakes nothing.
+    fn left_alone<'a>(
+        &'a self,
+        _connection: &'a str,
+        _target: &'a Target,
+        _interval: Duration,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// We have worked on a target until now: what its compute did until then may have been our doing.
+    fn used(&self, _connection: &str, _target: &Target) {}
 
     /// What makes throw-away branches of a connection's databases; `None`: it cannot branch.
     fn rehearsals(&self, connection: &str) -> Option<Arc<dyn Rehearsals>> {
@@ -117,6 +132,19 @@ impl Endpoints for Lakebase {
         target: &'a Target,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(Self::throw_away(self, target))
+    }
+
+    fn left_alone<'a>(
+        &'a self,
+        _connection: &'a str,
+        target: &'a Target,
+        interval: Duration,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        Box::pin(Self::left_alone(self, target, interval))
+    }
+
+    fn used(&self, _connection: &str, target: &Target) {
+        Self::used(self, target);
     }
 }
 

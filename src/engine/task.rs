@@ -209,6 +209,22 @@ impl Places for Task {
     fn reader_at(&self, target: &Target) -> PgReader {
         self.reader_of(target)
     }
+
+    fn left_alone<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        // Whoever asks for this collects, and will come again soon.
+        let connection = &self.plan.body.connection;
+        self.parts.endpoints.left_alone(connection, target, Duration::ZERO)
+    }
+}
+
+/// Its sessions are closed by now.
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.parts.endpoints.used(&self.plan.body.connection, &self.target);
+    }
 }
 
 /// A tool that this version does not have, or not of the kind that the plan says.

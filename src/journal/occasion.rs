@@ -89,14 +89,23 @@ pub enum SlotFate {
     Missed,
     /// The schedule was paused.
     Suppressed,
+    /// Its compute sleeps, or nobody but us uses it: a look would wake it, or keep it awake.
+    LeftAlone,
     /// The workflow could not be planned.
     Invalid,
 }
 
 impl SlotFate {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Fired, Self::CaughtUp, Self::Skipped, Self::Missed, Self::Suppressed, Self::Invalid];
+    pub const ALL: [Self; 7] = [
+        Self::Fired,
+        Self::CaughtUp,
+        Self::Skipped,
+        Self::Missed,
+        Self::Suppressed,
+        Self::LeftAlone,
+        Self::Invalid,
+    ];
 
     /// The name as it is written in JSON.
     pub const fn as_str(self) -> &'static str {
@@ -106,6 +115,7 @@ impl SlotFate {
             Self::Skipped => "skipped",
             Self::Missed => "missed",
             Self::Suppressed => "suppressed",
+            Self::LeftAlone => "left_alone",
             Self::Invalid => "invalid",
         }
     }

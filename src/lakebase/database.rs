@@ -18,7 +18,7 @@ use super::lease::{Lease, Renewing};
 use super::name::{BranchName, id_of};
 use super::resource::{Endpoint, EndpointState};
 use crate::config::settings::Limits;
-use crate::kernel::{Failure, RetryClass, Secret, Target};
+use crate::kernel::{Failure, RetryClass, Secret, Target, Timestamp};
 use crate::postgres::{ComputeId, PgEndpoint, PgError, Remote, knock};
 
 /// The database that every project has.
@@ -38,6 +38,13 @@ const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_LOGIN_PAUSE: Duration = Duration::from_secs(8);
 const LOGIN_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How much later than our own last work a compute may say that it was used, and that was still us: the
+/// end of a session takes a moment, and its clock is not ours.
+const OURS: Duration = Duration::from_secs(5);
+
+/// How much longer than its time to suspend a compute is left alone: something else keeps it awake then.
+const OVERDUE: Duration = Duration::from_mins(2);
+
 /// The pause between two looks at a compute that starts, and for how long it may do so.
 const WAKE_PAUSE: Duration = Duration::from_secs(1);
 const WAKE_PATIENCE: Duration = Duration::from_mins(2);
@@ -49,6 +56,8 @@ pub struct Lakebase {
     ca_file: Option<PathBuf>,
     limits: Limits,
     computes: Mutex<BTreeMap<String, Arc<Compute>>>,
+    /// When we last worked on a target.
+    used: Mutex<BTreeMap<Target, Timestamp>>,
 }
 
 /// What is known about one compute.
@@ -76,7 +85,8 @@ impl Lakebase {
         ca_file: Option<PathBuf>,
         limits: &Limits,
     ) -> Self {
-        Self { client, project, ca_file, limits: limits.clone(), computes: Mutex::default() }
+        let (computes, used) = (Mutex::default(), Mutex::default());
+        Self { client, project, ca_file, limits: limits.clone(), computes, used }
     }
 
     /// The workspace.
@@ -154,6 +164,31 @@ impl Lakebase {
             PgEndpoint::remote(&remote).of_compute(id.clone())
         };
         self.log_in(&compute, &found, reach).await
+    }
+
+    /// We have worked on a target until now.
+    pub fn used(&self, target: &Target) {
+        let now = self.client.clock().now();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert(target.clone(), now);
+    }
+
+    /// Why who looks at a target every `interval` leaves its compute alone: it sleeps, or it was last used
+    /// by us and a look would keep it from falling asleep. A look that comes more seldom than it falls
+    /// asleep does not keep it awake. One that is awake long after its time to suspend is kept awake by
+    /// something else, and is looked at. Only the workspace is asked; no compute wakes.
+    pub async fn left_alone(
+        &self,
+        target: &Target,
+        interval: Duration,
+    ) -> Result<Option<String>, Failure> {
+        let branch = self.branch(target).await?;
+        let Some(endpoint) = read_write_endpoint(&*self.client, &branch).await? else {
+            return Ok(None);
+        };
+        let ours = self.used.lock().unwrap_or_else(PoisonError::into_inner).get(target).copied();
+        let now = self.client.clock().now();
+        Ok(why_left_alone(&endpoint, (ours, interval), now))
     }
 
     /// Looks at the compute, and waits for one that starts.
@@ -300,6 +335,24 @@ impl Compute {
     }
 }
 
+fn why_left_alone(
+    endpoint: &Endpoint,
+    (ours, interval): (Option<Timestamp>, Duration),
+    now: Timestamp,
+) -> Option<String> {
+    let status = &endpoint.status;
+    if status.current_state == EndpointState::Idle && status.pending_state.is_none() {
+        return Some(format!("{} is suspended", endpoint.name));
+    }
+    let (timeout, ours) = (status.suspend_timeout_duration?, ours?);
+    let is_ours = status.last_active_time.is_none_or(|active| active <= ours.plus(OURS));
+    let until = ours.plus(timeout).plus(OVERDUE);
+    (is_ours && interval <= timeout && now < until).then(|| {
+        let name = &endpoint.name;
+        format!("nobody but us has used {name} since {ours}: it can fall asleep")
+    })
+}
+
 /// What a refused connection means for who has just minted a password.
 enum LoginRefusal {
     /// The compute does not know the password yet.
@@ -323,4 +376,38 @@ fn refusal(error: &PgError) -> LoginRefusal {
 fn suspended(endpoint: &Endpoint) -> Failure {
     Failure::permanent(SUSPENDED, format!("{} is suspended, and is not woken", endpoint.name))
         .with_help("allow it: `wake: true` of the step, `--wake` on the command line")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_compute_that_sleeps_or_that_only_we_use_is_left_alone() {
+        let at = |minute: u64| Timestamp::from_millis(0).plus(Duration::from_mins(minute));
+        let compute = |state: &str, active: u64, timeout: Option<&str>| -> Endpoint {
+            let status = json!({
+                "current_state": state,
+                "last_active_time": at(active),
+                "suspend_timeout_duration": timeout,
+            });
+            serde_json::from_value(json!({ "name": "ep", "status": status })).unwrap()
+        };
+        let why = |endpoint: &Endpoint, ours: Option<u64>, interval: u64, now: u64| {
+            let ours = (ours.map(at), Duration::from_mins(interval));
+            why_left_alone(endpoint, ours, at(now))
+        };
+        let asleep = compute("IDLE", 3, Some("300s"));
+        assert_eq!(why(&asleep, None, 1, 9), Some("ep is suspended".to_owned()));
+        let awake = compute("ACTIVE", 3, Some("300s"));
+        assert_eq!(why(&awake, None, 1, 4), None, "we have not looked yet");
+        assert_eq!(why(&awake, Some(2), 1, 4), None, "somebody was active after us");
+        assert!(why(&awake, Some(3), 1, 4).unwrap().contains("can fall asleep"));
+        assert_eq!(why(&awake, Some(3), 6, 4), None, "so seldom a look keeps nothing awake");
+        assert_eq!(why(&awake, Some(3), 1, 10), None, "something else keeps it awake");
+        let always = compute("ACTIVE", 3, None);
+        assert_eq!(why(&always, Some(3), 1, 4), None, "it never sleeps");
+    }
 }

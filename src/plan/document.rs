@@ -76,6 +76,27 @@ pub struct PlanBody {
     pub triggers: Value,
 }
 
+impl PlanBody {
+    /// Whether a step of it, however deep, may wake a suspended compute.
+    pub fn may_wake(&self) -> bool {
+        [&self.steps, &self.on_failure, &self.always].into_iter().any(|steps| wakes(steps))
+    }
+}
+
+fn wakes(steps: &[PlannedStep]) -> bool {
+    steps.iter().any(|step| match &step.action {
+        Action::Workflow(inner) => {
+            [&inner.steps, &inner.on_failure, &inner.always].into_iter().any(|steps| wakes(steps))
+        }
+        Action::Tool(_)
+        | Action::Script { .. }
+        | Action::Sql { .. }
+        | Action::Approval(_)
+        | Action::Wait(_)
+        | Action::Verify(_) => step.wake,
+    })
+}
+
 /// A text with its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
 
 use super::{Occasions, Server, ServerError, Wanted, error_text};
 use crate::engine::EngineError;
@@ -12,7 +15,7 @@ use crate::journal::occasion::{Cause, SlotFate, TriggerFate, event_prefix, slot_
 use crate::journal::store::{
     Append, Durability, Entry, EntryFilter, Expect, JournalError, RunSummary, Stream,
 };
-use crate::kernel::{RunId, Target, Timestamp};
+use crate::kernel::{Failure, RunId, Target, Timestamp};
 use crate::plan::{Given, Plan};
 use crate::schedule;
 use crate::schedule::slots::{self, Look, Row};
@@ -20,6 +23,10 @@ use crate::schedule::triggers::{self, EVENT_KINDS, Published};
 use crate::workflow::cron::CronSchedule;
 use crate::workflow::elements::trigger::Trigger;
 use crate::workflow::elements::{Overlap, ScheduleSpec};
+
+/// How many computes are asked after at once, and for how long: what does not answer is not waited for.
+const AT_ONCE: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A schedule, and how it stands.
 pub(super) struct Scheduled {
@@ -106,32 +113,95 @@ impl Server<'_> {
         let is_due = |known: &Scheduled| known.due.is_none_or(|due| due <= now);
         let due = self.schedules.iter().filter(|(_, known)| is_due(known));
         let ids: Vec<String> = due.map(|(id, _)| id.clone()).collect();
+        for id in &ids {
+            self.introduce_schedule(id, now).await?;
+        }
+        let mut asked = self.ask_around(&ids, now, open).await;
         for id in ids {
-            self.look_at_schedule(&id, now, open).await?;
+            let asked = asked.remove(&id);
+            self.look_at_schedule(&id, now, (open, asked)).await?;
         }
         Ok(())
+    }
+
+    /// Plans what is to start, and asks at once which of it leaves its compute alone.
+    async fn ask_around(
+        &self,
+        ids: &[String],
+        now: Timestamp,
+        open: &[RunSummary],
+    ) -> BTreeMap<String, Asked> {
+        let starting = ids.iter().filter_map(|id| {
+            let decision = self.decide(id, now, open)?;
+            let slot = decision.rows.iter().find(|row| row.starts())?.first;
+            let known = self.schedules.get(id)?;
+            let next = known.cron.next_after(slot);
+            let interval = next.map_or(Duration::MAX, |next| next.since(slot));
+            let wanted = Wanted { workflow: known.workflow.clone(), ..Wanted::default() };
+            Some((id.clone(), self.workflows.plan(&wanted), interval))
+        });
+        let questions = starting.map(async |(id, planned, interval)| {
+            let left_alone = match &planned {
+                Ok(plan) => self.left_alone(plan, interval).await,
+                Err(_) => None,
+            };
+            (id, Asked { planned, left_alone })
+        });
+        futures::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await
+    }
+
+    /// Why the compute of a plan's target is left alone. What wakes it by its own will is not kept from it.
+    async fn left_alone(&self, plan: &Plan, interval: Duration) -> Option<String> {
+        let body = &plan.body;
+        if body.target.branch.is_none() || body.may_wake() || !self.needs_database(plan) {
+            return None;
+        }
+        let endpoints = &self.engine.parts().endpoints;
+        let asked = endpoints.left_alone(&body.connection, &body.target, interval);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(why)) => why,
+            // The run will meet the same, and say so.
+            Ok(Err(failure)) => {
+                tracing::debug!(%failure, target = %body.target, "its compute cannot be looked at");
+                None
+            }
+            Err(_elapsed) => None,
+        }
+    }
+
+    /// Whether something in the plan works on the target's database by SQL of ours.
+    fn needs_database(&self, plan: &Plan) -> bool {
+        let catalog = &self.engine.parts().catalog;
+        let mut tools = plan.body.tools.keys().filter_map(|name| catalog.find(name));
+        !plan.body.sql.is_empty() || tools.any(|tool| !tool.meta().sql.is_empty())
+    }
+
+    fn decide(&self, id: &str, now: Timestamp, open: &[RunSummary]) -> Option<slots::Decision> {
+        let known = self.schedules.get(id)?;
+        let prefix = slot_prefix(id);
+        Some(slots::decide(&Look {
+            spec: &known.spec,
+            cron: &known.cron,
+            standing: known.standing.as_ref()?,
+            now,
+            alive_since: self.alive_since,
+            unfinished: open.iter().filter(|run| has_prefix(run, &prefix)).count(),
+        }))
     }
 
     async fn look_at_schedule(
         &mut self,
         id: &str,
         now: Timestamp,
-        open: &mut Vec<RunSummary>,
+        (open, asked): (&mut Vec<RunSummary>, Option<Asked>),
     ) -> Result<(), ServerError> {
-        self.introduce_schedule(id, now).await?;
-        let Some(known) = self.schedules.get(id) else { return Ok(()) };
-        let Some(standing) = &known.standing else { return Ok(()) };
-        let prefix = slot_prefix(id);
-        let decision = slots::decide(&Look {
-            spec: &known.spec,
-            cron: &known.cron,
-            standing,
-            now,
-            alive_since: self.alive_since,
-            unfinished: open.iter().filter(|run| has_prefix(run, &prefix)).count(),
-        });
+        let Some(decision) = self.decide(id, now, open) else { return Ok(()) };
+        if asked.is_none() && decision.rows.iter().any(Row::starts) {
+            // Nobody planned it yet: it stays due.
+            return Ok(());
+        }
         for row in decision.rows {
-            let started = self.settle_slots(id, row).await?;
+            let started = self.settle_slots(id, row, asked.as_ref()).await?;
             open.extend(started);
         }
         if let Some(known) = self.schedules.get_mut(id) {
@@ -168,17 +238,25 @@ impl Server<'_> {
     async fn settle_slots(
         &mut self,
         id: &str,
-        row: Row,
+        mut row: Row,
+        asked: Option<&Asked>,
     ) -> Result<Option<RunSummary>, ServerError> {
         let Some(known) = self.schedules.get(id) else { return Ok(None) };
         let Some(standing) = &known.standing else { return Ok(None) };
+        let mut why =
+            (row.fate == SlotFate::Skipped).then(|| "an earlier run is not finished".to_owned());
+        if row.starts()
+            && let Some(left_alone) = asked.and_then(|asked| asked.left_alone.clone())
+        {
+            row.fate = SlotFate::LeftAlone;
+            why = Some(left_alone);
+        }
         let append = |event| Append {
             stream: Stream::schedule(id),
             expect: Expect::Last(standing.last_seq),
             events: vec![event],
         };
-        let settled = if row.starts() {
-            let wanted = Wanted { workflow: known.workflow.clone(), ..Wanted::default() };
+        let settled = if let Some(asked) = asked.filter(|_| row.starts()) {
             let cause = Cause::Slot { schedule: id.to_owned(), slot: row.first };
             let by = ourselves(&format!("schedule {id}"));
             let recorded = |started: Result<&RunId, String>| match started {
@@ -187,10 +265,8 @@ impl Server<'_> {
                     append(Row { fate: SlotFate::Invalid, ..row }.event(id, None, Some(why)))
                 }
             };
-            self.start_for(&wanted, (by, cause), recorded).await?
+            self.start_for(asked.planned.as_ref(), (by, cause), recorded).await?
         } else {
-            let why = "an earlier run is not finished".to_owned();
-            let why = (row.fate == SlotFate::Skipped).then_some(why);
             self.note(append(row.event(id, None, why))).await?
         };
         let fate = if row.starts() && settled.run.is_none() { SlotFate::Invalid } else { row.fate };
@@ -205,21 +281,21 @@ impl Server<'_> {
         Ok(settled.run)
     }
 
-    /// Starts the run that is wanted, in one commit with what `recorded` says of it. Where it cannot be
+    /// Starts the run that was planned, in one commit with what `recorded` says of it. Where it cannot be
     /// started, that is recorded instead.
     async fn start_for(
         &self,
-        wanted: &Wanted,
+        planned: Result<&Plan, &Failure>,
         (by, cause): (Principal, Cause),
         recorded: impl Fn(Result<&RunId, String>) -> Append,
     ) -> Result<Settled, ServerError> {
-        let why = match self.workflows.plan(wanted) {
+        let why = match planned {
             Err(failure) => failure.to_string(),
             Ok(plan) => {
                 let also = |run: &RunId| recorded(Ok(run));
-                match self.engine.start_because(&plan, (by, cause), also).await {
+                match self.engine.start_because(plan, (by, cause), also).await {
                     Ok((run, entries)) => {
-                        let run = Some(summary(&plan, &run, &entries));
+                        let run = Some(summary(plan, &run, &entries));
                         return Ok(Settled { run, entries, why: None });
                     }
                     Err(error) => refusal(error)?,
@@ -376,7 +452,8 @@ impl Server<'_> {
                 Ok(run) => decided(fate, Some(run.clone()), None),
                 Err(why) => decided(TriggerFate::Invalid, None, Some(why)),
             };
-            self.start_for(&wanted(&known.workflow, event), (by, cause), recorded).await?
+            let planned = self.workflows.plan(&wanted(&known.workflow, event));
+            self.start_for(planned.as_ref(), (by, cause), recorded).await?
         } else {
             self.note(decided(fate, None, why.clone())).await?
         };
@@ -397,6 +474,13 @@ impl Server<'_> {
         }
         Ok(settled.run)
     }
+}
+
+/// What was found out about a schedule before its slots are settled.
+struct Asked {
+    planned: Result<Plan, Failure>,
+    /// Why its compute is left alone.
+    left_alone: Option<String>,
 }
 
 /// What came of a slot or an event.

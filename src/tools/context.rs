@@ -13,6 +13,15 @@ use crate::postgres::PgReader;
 pub trait Places: Send + Sync {
     /// A session on a target; connects on first use.
     fn reader_at(&self, target: &Target) -> PgReader;
+
+    /// Why who looks regularly leaves a target's compute alone: it sleeps, or nobody but us has used it
+    /// for a while and it is about to. `None`: nothing speaks against a look.
+    fn left_alone<'a>(
+        &'a self,
+        _target: &'a Target,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// A language model. What it answers is a claim.

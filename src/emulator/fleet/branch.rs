@@ -1,13 +1,12 @@
 //! One branch: its directories, its server, and what is kept of it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::copying::{CopyJob, Part, copy};
+use super::copying::{fresh, take_in};
 use super::error::FleetError;
 use super::follower::Follower;
 use super::ground::Ground;
@@ -56,7 +55,7 @@ impl Branch {
         let name = cluster_of(&record.id);
         let archive = ground.place(&name)?.root().join("wal");
         let settings = of_branch(&archive, DEFAULT_CONNECTIONS, &BTreeMap::new());
-        Ok(Self {
+        let branch = Self {
             id: record.id.clone(),
             server: Server::new(ground, &name, settings)?,
             follower: Follower::new(ground, &record.id)?,
@@ -67,7 +66,9 @@ impl Branch {
             kept_for: Mutex::new(RETENTION),
             archive,
             wishes: Mutex::default(),
-        })
+        };
+        branch.begin_as()?;
+        Ok(branch)
     }
 
     /// How far back it can be restored.
@@ -138,22 +139,26 @@ impl Branch {
         Ok(())
     }
 
-    /// Fills the data directory from one that nobody writes to.
-    pub(super) async fn fill_from(&self, from: &ClusterPlace) -> Result<(), FleetError> {
-        let fresh = self.fresh()?;
-        let job = CopyJob {
-            from: from.data().to_owned(),
-            to: fresh.clone(),
-            part: Part::Whole,
-            user: self.place().user().clone(),
-        };
-        copy(job).await?;
-        self.take_in(&fresh)
+    /// From now on the branch is kept; its data directory is made when its server first starts.
+    pub(super) fn finish_empty(&self, begins_as: &BranchId) -> Result<(), FleetError> {
+        let begins_as = Some(begins_as.clone());
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) =
+            BranchRecord { begins_as, ..self.record() };
+        self.begin_as()?;
+        self.finish(None)
+    }
+
+    /// Tells the server what it begins with.
+    fn begin_as(&self) -> Result<(), FleetError> {
+        if let Some(source) = self.record().begins_as {
+            self.server.begin_as(self.ground.place(&cluster_of(&source))?);
+        }
+        Ok(())
     }
 
     /// Fills the data directory from a branch in use.
     pub(super) async fn fill_online(&self, parent: &Self) -> Result<Snapshot, FleetError> {
-        let fresh = self.fresh()?;
+        let fresh = fresh(self.place())?;
         let lease = parent.server.lease().await?;
         let online = OnlineCopy {
             ground: &self.ground,
@@ -165,21 +170,8 @@ impl Branch {
             with_wal: true,
         };
         let snapshot = Box::pin(online.run()).await?;
-        self.take_in(&fresh)?;
+        take_in(self.place(), &fresh)?;
         Ok(snapshot)
-    }
-
-    /// Where the data directory grows before it is one.
-    pub(super) fn fresh(&self) -> Result<PathBuf, FleetError> {
-        let fresh = self.place().root().join("data.new");
-        ClusterPlace::remove(&fresh)?;
-        Ok(fresh)
-    }
-
-    /// Makes what has grown the data directory.
-    pub(super) fn take_in(&self, fresh: &PathBuf) -> Result<(), FleetError> {
-        let data = self.place().data();
-        fs::rename(fresh, data).map_err(|e| FleetError::copy("create", data, e))
     }
 
     /// Removes all of the branch; its server is stopped.

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::error::FleetError;
-use crate::postgres::ServerUser;
+use crate::postgres::{ClusterPlace, ServerUser};
 
 /// Directories whose content belongs to the running server, not to its data.
 const EMPTIED: &[&str] = &[
@@ -70,6 +70,31 @@ pub(super) struct CopyJob {
 pub(super) struct Copied {
     pub files: u64,
     pub bytes: u64,
+}
+
+/// Fills the data directory of a place from one that nobody writes to.
+pub(super) async fn fill(place: &ClusterPlace, from: &ClusterPlace) -> Result<(), FleetError> {
+    let fresh = fresh(place)?;
+    let job = CopyJob {
+        from: from.data().to_owned(),
+        to: fresh.clone(),
+        part: Part::Whole,
+        user: place.user().clone(),
+    };
+    copy(job).await?;
+    take_in(place, &fresh)
+}
+
+/// Where a data directory grows before it is one.
+pub(super) fn fresh(place: &ClusterPlace) -> Result<PathBuf, FleetError> {
+    let fresh = place.root().join("data.new");
+    ClusterPlace::remove(&fresh)?;
+    Ok(fresh)
+}
+
+/// Makes what has grown the data directory.
+pub(super) fn take_in(place: &ClusterPlace, fresh: &Path) -> Result<(), FleetError> {
+    fs::rename(fresh, place.data()).map_err(|e| FleetError::copy("create", place.data(), e))
 }
 
 /// Copies without holding the caller's thread.

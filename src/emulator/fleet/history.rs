@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::branch::Branch;
-use super::copying::{CopyJob, Part, copy};
+use super::copying::{CopyJob, Part, copy, fresh, take_in};
 use super::error::FleetError;
 use super::keeper::BRANCH_FACTS;
 use super::lsn::Lsn;
@@ -188,7 +188,7 @@ impl Branch {
         let _history = parent.history.lock().await;
         let here = parent.commit_something().await?;
         let (goal, base) = parent.find_base(point, here)?;
-        let fresh = self.fresh()?;
+        let fresh = fresh(self.place())?;
         let job = CopyJob {
             from: base.join("data"),
             to: fresh.clone(),
@@ -197,7 +197,7 @@ impl Branch {
         };
         copy(job).await?;
         self.place().write(&fresh.join("recovery.signal"), "")?;
-        self.take_in(&fresh)?;
+        take_in(self.place(), &fresh)?;
         let command = restore_command(parent.archive(), parent.place().data());
         let recovery = [
             ("restore_command", command.as_str()),

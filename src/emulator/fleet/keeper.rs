@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::admin::AdminSession;
 use super::branch::Branch;
 use super::clients::Ending;
+use super::copying::fill;
 use super::endpoint::Endpoint;
 use super::error::FleetError;
 use super::ground::{Ground, check_id};
@@ -122,11 +123,27 @@ impl Fleet {
         let template = self.template.get_or_try_init(|| self.make_template()).await?;
         let branch = Branch::prepare(&self.ground, id)?;
         self.keep_if(branch, |branch| async move {
-            branch.fill_from(template).await?;
+            fill(branch.place(), template).await?;
             Box::pin(branch.take_base()).await?;
             Ok(None)
         })
         .await?;
+        Ok(())
+    }
+
+    /// Makes a branch that nobody has ever worked on. Its data are those of `source`, and are copied when
+    /// its server first starts; until then it takes no room. Nobody may write to `source` from now on.
+    pub async fn create_untouched(
+        &self,
+        id: &BranchId,
+        source: &BranchId,
+    ) -> Result<(), FleetError> {
+        self.check_free(id)?;
+        let source = self.find(source)?;
+        source.server.stop(DELETE_PATIENCE).await?;
+        let branch = Branch::prepare(&self.ground, id)?;
+        branch.finish_empty(&source.id)?;
+        self.held().insert(id.clone(), Arc::new(branch));
         Ok(())
     }
 

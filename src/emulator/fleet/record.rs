@@ -25,11 +25,21 @@ pub(super) struct BranchRecord {
     pub created: Timestamp,
     /// Where it came from; a root came from nowhere.
     pub origin: Option<BranchOrigin>,
+    /// The branch whose data it begins with when its server first starts. Nobody writes to that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_as: Option<BranchId>,
 }
 
 impl BranchRecord {
     pub(super) fn new(id: &BranchId, created: Timestamp) -> Self {
-        Self { format: FORMAT, id: id.clone(), ready: false, created, origin: None }
+        Self {
+            format: FORMAT,
+            id: id.clone(),
+            ready: false,
+            created,
+            origin: None,
+            begins_as: None,
+        }
     }
 
     fn path(state: &Path, id: &BranchId) -> PathBuf {

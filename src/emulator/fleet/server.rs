@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use super::copying::fill;
 use super::error::FleetError;
 use super::ground::Ground;
 use crate::kernel::Timestamp;
@@ -26,6 +27,8 @@ pub(super) struct Server {
     slot: Arc<RwLock<Option<Running>>>,
     settings: Mutex<BTreeMap<String, String>>,
     last_used: AtomicI64,
+    /// What its data directory is copied from when the server first starts. Nobody writes to that.
+    begins_as: OnceLock<ClusterPlace>,
 }
 
 /// A server that runs.
@@ -77,7 +80,14 @@ impl Server {
             slot: Arc::default(),
             settings: Mutex::new(settings),
             last_used: AtomicI64::new(ground.clock.now().as_millis()),
+            begins_as: OnceLock::new(),
         }))
+    }
+
+    /// Says what the data directory is copied from when the server first starts.
+    pub(super) fn begin_as(&self, source: ClusterPlace) {
+        // A branch begins once.
+        let _already = self.begins_as.set(source);
     }
 
     pub(super) fn name(&self) -> &str {
@@ -190,6 +200,9 @@ impl Server {
     }
 
     async fn start(&self, more: BTreeMap<String, String>) -> Result<Running, FleetError> {
+        if let Some(source) = self.begins_as.get().filter(|_| !self.place.data().is_dir()) {
+            fill(&self.place, source).await?;
+        }
         let mut options = ClusterOptions::new(&self.name, &self.ground.state).throwaway();
         options.settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         options.settings.extend(more);

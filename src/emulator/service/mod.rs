@@ -4,6 +4,7 @@
 //! `route` (what is asked) and the file of its resource; what takes longer becomes an `operation`.
 //! `store` is the catalogue, `record` one resource in it, `fields` what clients may set.
 
+mod asleep;
 mod branch_rules;
 mod branches;
 mod call;

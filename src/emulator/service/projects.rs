@@ -23,7 +23,7 @@ use crate::lakebase::name::check_id;
 pub(super) const FIRST_BRANCH: &str = "production";
 pub(super) const FIRST_ENDPOINT: &str = "primary";
 pub(super) const FIRST_DATABASE: &str = "databricks_postgres";
-const VERSION: i64 = 17;
+pub(super) const VERSION: u32 = 17;
 
 const FIELDS: &[Field] = &[
     Field::new("display_name", checks::text),
@@ -75,38 +75,49 @@ pub(super) fn list(service: &Service, call: &Call) -> Result<Value, ApiError> {
 
 pub(super) async fn create(service: &Arc<Service>, call: &Call) -> Result<Value, ApiError> {
     let id = call.required("project_id")?;
+    let operation = service.store.transact(|tx| {
+        let records = drafted(service, tx, call, id)?;
+        let operation = service.begin(tx, &records[0], Work::Make { replaced: Vec::new() })?;
+        records.iter().try_for_each(|record| tx.keep(record))?;
+        Ok::<_, ApiError>(operation)
+    })?;
+    service.carry_out(operation).await
+}
+
+/// A project that a call asks for, its first branch, and the endpoint of that.
+pub(super) fn drafted(
+    service: &Service,
+    tx: &Tx<'_>,
+    call: &Call,
+    id: &str,
+) -> Result<[Record; 3], ApiError> {
     refuse_bad_id(Kind::Project, id)?;
     let mut spec = fields::created(FIELDS, &fields::spec_of(&call.body)?)?;
     with_defaults(&mut spec, id)?;
-    let operation = service.store.transact(|tx| {
-        let name = format!("projects/{id}");
-        if tx.record(&name)?.is_some() {
-            return Err(ApiError::exists("project", id));
-        }
-        if tx.list::<Record>("projects")?.len() >= limits::PROJECTS {
-            let text = format!("a workspace has at most {} projects", limits::PROJECTS);
-            return Err(ApiError::limit(text));
-        }
-        let now = service.clock.now();
-        let mut project = Record::new(Kind::Project, name.clone(), service.uuid(), now);
-        project.spec = spec;
-        project
-            .spec
-            .insert("default_branch".to_owned(), json!(format!("{name}/branches/{FIRST_BRANCH}")));
-        project.facts.insert("owner".to_owned(), json!(call.principal));
-        let mut branch = service.branch_record(&project, FIRST_BRANCH);
-        branch.spec.insert("no_expiry".to_owned(), json!(true));
-        let initial = &call.body["initial_branch_spec"]["is_protected"];
-        if initial == &json!(true) {
-            branch.spec.insert("is_protected".to_owned(), json!(true));
-        }
-        let given = call.body["initial_endpoint_spec"].as_object().cloned().unwrap_or_default();
-        let endpoint = service.first_endpoint(&project, &branch, &given)?;
-        let operation = service.begin(tx, &project, Work::Make { replaced: Vec::new() })?;
-        [&project, &branch, &endpoint].into_iter().try_for_each(|record| tx.keep(record))?;
-        Ok(operation)
-    })?;
-    service.carry_out(operation).await
+    let name = format!("projects/{id}");
+    if tx.record(&name)?.is_some() {
+        return Err(ApiError::exists("project", id));
+    }
+    if tx.list::<Record>("projects")?.len() >= limits::PROJECTS {
+        let text = format!("a workspace has at most {} projects", limits::PROJECTS);
+        return Err(ApiError::limit(text));
+    }
+    let now = service.clock.now();
+    let mut project = Record::new(Kind::Project, name.clone(), service.uuid(), now);
+    project.spec = spec;
+    project
+        .spec
+        .insert("default_branch".to_owned(), json!(format!("{name}/branches/{FIRST_BRANCH}")));
+    project.facts.insert("owner".to_owned(), json!(call.principal));
+    let mut branch = service.branch_record(&project, FIRST_BRANCH);
+    branch.spec.insert("no_expiry".to_owned(), json!(true));
+    let initial = &call.body["initial_branch_spec"]["is_protected"];
+    if initial == &json!(true) {
+        branch.spec.insert("is_protected".to_owned(), json!(true));
+    }
+    let given = call.body["initial_endpoint_spec"].as_object().cloned().unwrap_or_default();
+    let endpoint = service.first_endpoint(&project, &branch, &given)?;
+    Ok([project, branch, endpoint])
 }
 
 pub(super) fn update(service: &Service, call: &Call, name: &str) -> Result<Value, ApiError> {
@@ -193,6 +204,21 @@ pub(super) async fn perform(
     }
 }
 
+/// Makes the first role and database of a root branch, and notes how large it then is.
+pub(super) async fn furnish(
+    service: &Service,
+    branch: &mut Record,
+    owner: &str,
+) -> Result<[Record; 2], ApiError> {
+    let role = roles::first(service, branch, owner);
+    let database = databases::first(service, branch, &role);
+    roles::furnish(service, branch).await?;
+    roles::write(service, branch, &role).await?;
+    databases::write(service, branch, &database, &role).await?;
+    branches::measure(service, branch).await?;
+    Ok([role, database])
+}
+
 /// Makes the first branch with its databases, roles and endpoint.
 async fn make(
     service: &Arc<Service>,
@@ -205,17 +231,11 @@ async fn make(
     };
     let id = BranchId(branch.uid.clone());
     if !service.fleet.branches().contains(&id) {
-        Box::pin(service.fleet.create_root(&id, u32::try_from(VERSION).unwrap_or_default()))
-            .await?;
+        Box::pin(service.fleet.create_root(&id, VERSION)).await?;
     }
     service.keep_past(&project, &branch.uid);
     let owner = project.fact("owner").unwrap_or(&service.user).to_owned();
-    let role = roles::first(service, &branch, &owner);
-    let database = databases::first(service, &branch, &role);
-    roles::furnish(service, &branch).await?;
-    roles::write(service, &branch, &role).await?;
-    databases::write(service, &branch, &database, &role).await?;
-    branches::measure(service, &mut branch).await?;
+    let [role, database] = furnish(service, &mut branch, &owner).await?;
     endpoints::open(service, &endpoint).await?;
     for record in [&mut project, &mut branch, &mut endpoint] {
         record.ready = true;

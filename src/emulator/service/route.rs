@@ -9,8 +9,8 @@ use super::context::Service;
 use super::error::ApiError;
 use super::record::Kind;
 use super::{
-    branches, catalogs, credentials, databases, endpoints, identity, jobs, permissions, projects,
-    roles, schedule, snapshots, statements, unity,
+    asleep, branches, catalogs, credentials, databases, endpoints, identity, jobs, permissions,
+    projects, roles, schedule, snapshots, statements, unity,
 };
 
 /// Answers a call whose caller is known.
@@ -55,6 +55,7 @@ async fn emulator(service: &Arc<Service>, call: &Call, parts: &[&str]) -> Result
             Ok(json!({}))
         }
         ("POST", ["drop_sessions"]) => endpoints::drop_sessions(service, &call.text("endpoint")?),
+        ("POST", ["asleep"]) => Box::pin(asleep::create(service, call)).await,
         ("POST", ["archive"]) => branches::archive(service, &call.text("branch")?).await,
         ("PATCH", ["runs", id]) => jobs::script_run(service, call, id),
         ("PATCH", ["synced_tables", id]) => catalogs::script_status(service, call, id),

@@ -256,7 +256,8 @@ impl Service {
     async fn sweep(&self) -> Result<(), EmulatorError> {
         let known: BTreeSet<String> = self.store.transact(|tx| {
             let all: Vec<Record> = tx.below(Kind::Project.plural())?;
-            Ok::<_, ApiError>(all.into_iter().map(|it| it.uid).collect())
+            let named = all.into_iter().map(|it| it.uid);
+            Ok::<_, ApiError>(named.chain(super::asleep::originals(tx)?).collect())
         })?;
         for branch in self.fleet.branches().into_iter().filter(|it| !known.contains(&it.0)) {
             tracing::warn!(%branch, "a database that nothing names is removed");

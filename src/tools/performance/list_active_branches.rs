@@ -1,4 +1,6 @@
-//! Lists the branches that can be looked at without waking a compute.
+//! Lists the branches that can be looked at without waking a compute, or keeping it awake.
+//!
+//! A compute that nobody but us has used since we last did is left alone, so that it can fall asleep.
 //!
 //! Reads: the branches of the project and the states of their computes; no database. Without a Lakebase
 //! workspace there are no branches, and the target's own is the only one.
@@ -8,7 +10,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Failure, Risk};
+use crate::kernel::{Failure, Risk, Target};
 use crate::lakebase::resource::{BranchState, EndpointState, EndpointType};
 use crate::lakebase::{self, Endpoint};
 use crate::tools::branching::place;
@@ -32,7 +34,7 @@ struct Params {
 /// What can be looked at.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Output {
-    /// The branches with an active compute.
+    /// The branches with an active compute that somebody uses.
     branches: Vec<String>,
     /// The others, each with what it lacks.
     left_alone: Vec<LeftAlone>,
@@ -75,11 +77,16 @@ impl ReadTool for ListActiveBranches {
                 continue;
             }
             let state = &known.branch.status.current_state;
-            let lack = if *state == BranchState::Ready {
+            let mut lack = if *state == BranchState::Ready {
                 lack(&lakebase::endpoints(api, &project, id).await?)
             } else {
                 Some(format!("it is {state}"))
             };
+            if let Some(places) = cx.places.filter(|_| lack.is_none()) {
+                let branch = Some(id.to_owned());
+                let target = Target { project: Some(project.clone()), branch, database: None };
+                lack = places.left_alone(&target).await?;
+            }
             match lack {
                 None => output.branches.push(id.to_owned()),
                 Some(why) => output.left_alone.push(LeftAlone { branch: id.to_owned(), why }),

@@ -55,3 +55,48 @@ async fn a_branch_that_cannot_be_made_leaves_nothing() {
     test.branch("shop", "dev", json!({"no_expiry": true})).await;
     test.stop().await;
 }
+
+#[tokio::test]
+async fn branches_that_nobody_used_are_there_when_somebody_connects_also_after_a_restart() {
+    let test = TestEmulator::start().await;
+    let body = json!({"project": "old", "branches": ["dev", "idle"]});
+    test.ok("POST", "/emulator/asleep", body.clone()).await;
+    let again = test.refused("POST", "/emulator/asleep", body).await;
+    assert_eq!(again, (409, "ALREADY_EXISTS".to_owned()));
+    let many: Vec<String> = (0..10).map(|n| format!("b{n}")).collect();
+    let many = json!({"project": "more", "branches": many});
+    assert_eq!(test.refused("POST", "/emulator/asleep", many).await.0, 400, "ten with the first");
+    let listed = test.get("projects/old/branches").await;
+    assert_eq!(listed["branches"].as_array().unwrap().len(), 3, "{listed}");
+
+    let place = test.stop().await;
+    let test = TestEmulator::start_in(place).await;
+    let main = "projects/old/branches/production";
+    let dev = "projects/old/branches/dev";
+    for branch in [main, dev, "projects/old/branches/idle"] {
+        let endpoint = test.get(&format!("{branch}/endpoints/primary")).await;
+        assert_eq!(endpoint["status"]["current_state"], "IDLE", "{endpoint}");
+    }
+    // Each has data of its own, which stay.
+    let mut session = test.session(main).await;
+    run(&mut session, "create table t as select generate_series(1, 10) as x").await;
+    let mut other = test.session(dev).await;
+    assert_eq!(number(&mut other, "select count(*) from pg_tables where tablename = 't'").await, 0);
+    drop((session, other));
+    let place = test.stop().await;
+    let test = TestEmulator::start_in(place).await;
+    let mut session = test.session(main).await;
+    assert_eq!(number(&mut session, "select count(*) from t").await, 10);
+    // A branch of one that nobody used yet, and one of one in use.
+    let source = json!({"no_expiry": true, "source_branch": "projects/old/branches/idle"});
+    test.branch("old", "of-idle", source).await;
+    let mut session = test.session("projects/old/branches/of-idle").await;
+    run(&mut session, "create table mine (a int)").await;
+    test.branch("old", "of-main", json!({"no_expiry": true})).await;
+    let mut session = test.session("projects/old/branches/of-main").await;
+    assert_eq!(number(&mut session, "select count(*) from t").await, 10);
+    let deleted = test.ok("DELETE", &format!("{dev}?purge=true"), json!({})).await;
+    test.done(deleted).await;
+    assert_eq!(test.refused("GET", dev, Value::Null).await.0, 404);
+    test.stop().await;
+}

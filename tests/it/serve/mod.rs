@@ -2,6 +2,7 @@
 
 mod alerts;
 mod alone;
+mod branches;
 mod clock;
 mod courier;
 mod crashes;
