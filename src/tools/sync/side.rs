@@ -108,9 +108,10 @@ impl Opened {
         let columns: Vec<ColumnRow> =
             reader.rows(&COLUMNS, &[Bind::Text(name.to_string())]).await?;
         if columns.is_empty() {
-            let text = format!("there is no table or view `{place}`");
+            let text = format!("there is no table or view `{}` on `{target}`", place.table);
             return Err(Failure::permanent("sync::no_such_table", text).with_help(
-                "write `schema.name`; the database is that of the step unless you say",
+                "write `schema.name`; project, branch and database are those of the step unless the \
+                 pair names its own",
             ));
         }
         Ok(Self { reader, name, columns })

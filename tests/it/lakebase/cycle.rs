@@ -79,17 +79,35 @@ async fn a_cycle_over_two_branches_does_what_it_says() {
     }
 
     let tasks = tasks(&cloud).await;
+    let commits: usize = HISTORY.iter().map(|table| commits(&cloud, table)).sum();
     let (events, alerts) = told(&cloud).await;
     let mut rows = BTreeMap::new();
     for table in HISTORY {
         let query = format!("select count(*) as n from {table}");
         let counted = cloud.run(&["history", "query", &query, "--output", "json"]).await.ends(0);
-        rows.insert(table, counted.json()[0]["n"].as_u64().unwrap());
+        rows.insert(table.to_owned(), counted.json()[0]["n"].as_u64().unwrap());
     }
-    println!("tasks {tasks:?}\nevents {events:?}\nalerts {alerts}\nrows {rows:?}");
-    for (family, (done, failed)) in &tasks {
-        assert_eq!(*failed, 0, "{family}: {done} were done");
+    println!("| figure | here |\n| --- | --- |");
+    for (family, tools) in &tasks {
+        let (done, failed) =
+            tools.values().fold((0, 0), |sum, (done, failed)| (sum.0 + done, sum.1 + failed));
+        let each: Vec<String> =
+            tools.iter().map(|(tool, (done, _))| format!("{tool} {done}")).collect();
+        println!("| {family} | {done}/{}: {} |", done + failed, each.join(", "));
+        assert_eq!(failed, 0, "{family}: {tools:?}");
     }
+    let all = |each: &BTreeMap<String, u64>| {
+        let each: Vec<String> =
+            each.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        each.join(", ")
+    };
+    println!("| events | {}: {} |", events.values().sum::<u64>(), all(&events));
+    println!(
+        "| rows of the history | {} in {commits} commits: {} |",
+        rows.values().sum::<u64>(),
+        all(&rows)
+    );
+    println!("| alerts | {alerts} |");
     let has = |event: &str| events.get(event).copied().unwrap_or_default();
     assert_eq!(has("provisioning_complete"), 1, "{events:?}");
     assert_eq!(has("vacuum_completed"), 2, "once on each branch: {events:?}");
@@ -98,10 +116,18 @@ async fn a_cycle_over_two_branches_does_what_it_says() {
     cloud.stop().await;
 }
 
-/// The tools of all runs by family: how many were done, and how many failed.
-async fn tasks(cloud: &Cloud) -> BTreeMap<String, (u32, u32)> {
+/// How often a table of the history was appended to.
+fn commits(cloud: &Cloud, table: &str) -> usize {
+    let log = cloud.state_dir().join("history").join(table).join("_delta_log");
+    let entries = std::fs::read_dir(&log).unwrap_or_else(|error| panic!("{log:?}: {error}"));
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "json")).count()
+}
+
+/// By family and tool: how often it was done, and how often it failed.
+async fn tasks(cloud: &Cloud) -> BTreeMap<String, BTreeMap<String, (u32, u32)>> {
     let catalog = Catalog::builtin();
-    let mut tasks: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    let mut tasks: BTreeMap<String, BTreeMap<String, (u32, u32)>> = BTreeMap::new();
     let runs = cloud.run(&["runs", "--output", "json"]).await.ends(0).json();
     for run in runs.as_array().unwrap() {
         let id = run["run_id"].as_str().unwrap();
@@ -112,7 +138,8 @@ async fn tasks(cloud: &Cloud) -> BTreeMap<String, (u32, u32)> {
             else {
                 continue;
             };
-            let count = tasks.entry(format!("{:?}", tool.meta().family)).or_default();
+            let family = tasks.entry(format!("{:?}", tool.meta().family)).or_default();
+            let count = family.entry(tool.meta().name.to_owned()).or_default();
             count.0 += u32::from(step["state"] == "succeeded");
             count.1 += u32::from(step["state"] == "failed");
         }
