@@ -387,25 +387,35 @@ async fn a_few_minutes_wake_nothing_and_let_the_unused_fall_asleep() {
         timeout: Duration::from_mins(5),
         elsewhere: &["collect_metrics", "watch_health"],
     };
-    let figures = simulate(scale()).await;
+    let figures = Box::pin(simulate(scale())).await;
     figures.check(&scale(), Duration::from_secs(60));
     let looked = figures.runs.iter().filter(|(workflow, _)| workflow == "watch_health").count();
     assert!((6..=8).contains(&looked), "{looked}: once where nobody works, else every minute");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes long: the figures of a whole day"]
-async fn a_day_of_five_hundred_branches() {
+/// Fifty projects for so many hours; a Sunday, from shortly before what is done once a week.
+async fn five_hundred(hours: u64) {
     let scale = || Scale {
-        // A Sunday, shortly before what is done once a week.
         start: "2026-12-06T02:57:30Z",
         projects: 50,
         awake: 20,
-        time: Duration::from_hours(24),
+        time: Duration::from_hours(hours),
         timeout: Duration::from_mins(5),
         elsewhere: &["collect_metrics", "health_check", "wraparound_guard", "branch_housekeeping"],
     };
-    let figures = simulate(scale()).await;
+    let figures = Box::pin(simulate(scale())).await;
     figures.check(&scale(), Duration::from_mins(5));
     assert!(figures.seen.memory - figures.memory_before < 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: the figures of two hours"]
+async fn two_hours_of_five_hundred_branches() {
+    five_hundred(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes long: the figures of a whole day"]
+async fn a_day_of_five_hundred_branches() {
+    five_hundred(24).await;
 }
