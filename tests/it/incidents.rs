@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lakeops::config::Settings;
 use lakeops::config::settings::Threshold;
 use lakeops::journal::Outcome;
-use lakeops::kernel::{SystemClock, Target};
+use lakeops::kernel::{Secret, SystemClock, Target};
 use lakeops::postgres::{PgEndpoint, Quiet};
 use lakeops::tools::rules::RuleTexts;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 use crate::harness::{Place, execute, postgres};
 use crate::tools::{Bench, Session, pause, sick_table};
 use crate::workflows::Bench as Workflows;
+
+const PASSWORD: &str = "the-application-0123";
 
 /// A server of its own: incidents are a matter of the whole server.
 struct Ward {
@@ -66,9 +68,11 @@ impl Ward {
         let firing = answers.view(&look.0).await.outputs["firing"].clone();
         assert!(firing.as_array().unwrap().contains(&json!(metric)), "{incident}: {firing}");
         let (run, outcome) = answers.run("incident_response", &[("metric", metric)]).await;
-        assert_eq!(outcome, Outcome::Succeeded, "{incident}");
+        let view = answers.view(&run).await;
+        let failed: Vec<_> = view.steps.iter().filter(|step| step.failure.is_some()).collect();
+        assert_eq!(outcome, Outcome::Succeeded, "{incident}: {failed:#?}");
         let ended = begin.elapsed();
-        let outputs = answers.view(&run).await.outputs;
+        let outputs = view.outputs;
         let again = answers.run("watch_health_full", &[]).await.0;
         let verified = begin.elapsed();
         let firing = answers.view(&again).await.outputs["firing"].clone();
@@ -123,8 +127,17 @@ impl Ward {
         diagnosis
     }
 
+    /// Lets an incident grow old, as far as it has to for whom it is staged, in milliseconds.
+    async fn age(&self, named: u64, answered: u64) {
+        pause(if self.answers.is_some() { answered } else { named }).await;
+    }
+
+    /// A session of the application: those of superusers are never ended.
     async fn enter(&mut self, name: &str, statements: &[&str]) -> i32 {
-        let session = self.bench.session(name, statements).await;
+        let password = Secret::new(PASSWORD.to_owned());
+        let endpoint = self.bench.endpoint.with_user("app", Some(&password));
+        let bench = Bench { endpoint, settings: self.bench.settings.clone() };
+        let session = bench.session(name, statements).await;
         let pid = session.pid;
         self.sessions.push(session);
         pid
@@ -194,9 +207,13 @@ async fn stage_all(make: impl FnOnce(PgEndpoint) -> Ward) -> Ward {
     let installation = postgres().await.installation();
     let cluster = place.local.start(installation, &options, &Quiet).await.unwrap();
     let mut ward = make(cluster.endpoint());
-    let table =
-        &["create table t (a int primary key, b int)", "insert into t values (1, 1), (2, 2)"];
-    execute(&ward.bench.endpoint, table).await;
+    let setup = [
+        "create table t (a int primary key, b int)",
+        "insert into t values (1, 1), (2, 2)",
+        &format!("create role app login password '{PASSWORD}'"),
+        "grant all on t to app",
+    ];
+    execute(&ward.bench.endpoint, &setup).await;
 
     let diagnosis = ward.read("diagnose_root_cause", json!({"interval": "100ms"})).await;
     assert_eq!((&diagnosis["cause"], &diagnosis["causes"]), (&json!("unknown"), &json!([])));
@@ -204,7 +221,8 @@ async fn stage_all(make: impl FnOnce(PgEndpoint) -> Ward) -> Ward {
     let root = ward.enter("web", &["begin", "update t set b = 2 where a = 1"]).await;
     ward.stays("worker", "update t set b = 3 where a = 1").await;
     ward.stays("worker", "update t set b = 4 where a = 1").await;
-    pause(150).await;
+    // Who has been idle for less than some seconds is not ended.
+    ward.age(150, 6_000).await;
     let cause = first(
         &ward.diagnosis("idle-in-transaction blocker", "lock_wait_seconds").await,
         "idle_transaction_blocks",
@@ -229,7 +247,7 @@ async fn stage_all(make: impl FnOnce(PgEndpoint) -> Ward) -> Ward {
 
     let runaway = ward.stays("etl", "select count(*) from generate_series(1, 1000000000000)").await;
     // What answers alerts calls a statement long after half a minute.
-    pause(if ward.answers.is_some() { 31_000 } else { 400 }).await;
+    ward.age(400, 31_000).await;
     let cause =
         first(&ward.diagnosis("runaway query", "slow_query_seconds").await, "runaway_query");
     assert_eq!(cause["object"], format!("session {runaway}"));

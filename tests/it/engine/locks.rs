@@ -122,7 +122,7 @@ async fn who_waits_for_people_gives_the_lock_back_unless_changes_stand() {
 async fn a_lock_that_is_not_free_in_time_fails_the_run() {
     let mut kit = kit("lock_wait").await;
     kit.change_settings(|settings| {
-        settings.limits.lock_wait = lakeops::kernel::Span::parse("100ms").unwrap();
+        settings.limits.lock_wait = Span::parse("100ms").unwrap();
     });
     let holder = kit
         .start(&locked(vec![step("one", &[], insert(1)), step("nap", &["one"], nap("1h"))]))
@@ -230,7 +230,7 @@ async fn who_waits_for_an_event_lets_others_have_the_lock() {
     let wait = Action::Wait(Wait::Event {
         event: "go".to_owned(),
         when: None,
-        within: lakeops::kernel::Span::from_secs(20),
+        within: Span::from_secs(20),
     });
     let waiting =
         kit.start(&locked(vec![step("wait", &[], wait), step("a", &["wait"], insert(1))])).await;
