@@ -154,7 +154,7 @@ impl HistoryBench<'_> {
         tell("a day of ticks");
         let day = self.day().await?;
         // Before the days are made up: that holds a whole one in memory.
-        let peak_memory_bytes = peak_memory();
+        let peak_memory_bytes = peak_memory("self");
         tell("a question about many days");
         let query = self.query(tell).await?;
         let debug_build = cfg!(debug_assertions);

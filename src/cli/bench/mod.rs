@@ -6,11 +6,12 @@
 
 mod changes;
 mod planning;
+mod program;
 mod records;
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// How much is measured; what is 0 is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
+    /// Starts of the program.
+    pub starts: u32,
     /// Steps of the chain.
     pub chain: u32,
     /// Runs at once.
@@ -66,6 +69,7 @@ pub struct Size {
 impl Default for Size {
     fn default() -> Self {
         Self {
+            starts: 50,
             chain: 1_000,
             runs: 200,
             steps: 10,
@@ -155,13 +159,21 @@ pub enum BenchError {
     History(Failure),
 }
 
-/// Measures in a directory, which it leaves with journals of its own. `server` is where changes are made,
-/// `tell` hears what is being measured.
+/// What is measured besides this process; what is not there is left out.
+#[derive(Default)]
+pub struct Beside {
+    /// Where changes are made.
+    pub server: Option<PgEndpoint>,
+    /// The program's file.
+    pub program: Option<PathBuf>,
+}
+
+/// Measures in a directory, which it leaves with journals of its own. `tell` hears what is being measured.
 pub async fn measure(
     dir: &Path,
     size: Size,
     (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>),
-    server: Option<PgEndpoint>,
+    beside: Beside,
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<BenchReport, BenchError> {
     let bench = Bench::new(dir, (clock, ids), Arc::new(NoDatabase))?;
@@ -169,6 +181,12 @@ pub async fn measure(
     let disk = bench.disk(dir)?;
     let journal = bench.commits().await?;
     let mut figures = Vec::new();
+    if let Some(program) = beside.program.filter(|_| size.starts > 0) {
+        tell("the program");
+        let folder = dir.join("program");
+        make_folder(&folder)?;
+        figures.extend(bench.program(&program, &folder, size.starts).await?);
+    }
     if size.chain > 0 {
         tell("a chain of scripts");
         figures.push(bench.chain(size.chain).await?);
@@ -177,7 +195,7 @@ pub async fn measure(
         tell("many runs at once");
         figures.push(bench.many(size).await?);
     }
-    if let Some(server) = server.filter(|_| size.changes > 0) {
+    if let Some(server) = beside.server.filter(|_| size.changes > 0) {
         tell("changes on a server");
         figures.push(bench.changes(&dir.join("changes"), server, size.changes).await?);
     }
@@ -324,7 +342,7 @@ impl Bench {
         let what = format!("{items} items of a fan-out");
         let mut figure = self.figure(what, u64::from(items), start);
         figure.commits = Some(self.journal.commits() - before);
-        figure.peak_memory_bytes = peak_memory();
+        figure.peak_memory_bytes = peak_memory("self");
         Ok(figure)
     }
 
@@ -347,9 +365,9 @@ fn rate(count: u64, elapsed: Duration) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from) / elapsed.as_secs_f64()
 }
 
-/// The most memory that this process had since it was last forgotten, in bytes.
-pub(super) fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+/// The most memory that a process had (`self`: this one, since it was last forgotten), in bytes.
+pub(super) fn peak_memory(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
@@ -515,6 +533,7 @@ mod tests {
     async fn scripts_share_commits() {
         let dir = tempfile::tempdir().unwrap();
         let size = Size {
+            starts: 0,
             chain: 300,
             runs: 20,
             steps: 5,
@@ -527,7 +546,8 @@ mod tests {
         };
         let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
             (Arc::new(SystemClock), Arc::new(RandomIds));
-        let report = Box::pin(measure(dir.path(), size, outside, None, &|_| ())).await.unwrap();
+        let report =
+            Box::pin(measure(dir.path(), size, outside, Beside::default(), &|_| ())).await.unwrap();
         eprintln!("{}", serde_json::to_string_pretty(&report).unwrap());
         let commits = |text: &str| {
             let figure = report.figures.iter().find(|figure| figure.what.contains(text));
@@ -540,5 +560,34 @@ mod tests {
         assert!(many < 100, "{many} commits for 20 runs");
         let (items, _) = commits("fan-out");
         assert!(items < 500, "{items} commits for 2000 items");
+    }
+
+    /// What the thread of the engine allocates is counted; the writer of the journal has its own.
+    #[test]
+    fn a_step_allocates_and_writes_little() {
+        const STEPS: u32 = 400;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let allocated = |steps: u32| {
+            let dir = tempfile::tempdir().unwrap();
+            let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
+                (Arc::new(SystemClock), Arc::new(RandomIds));
+            let bench = Bench::new(dir.path(), outside, Arc::new(NoDatabase)).unwrap();
+            let work = || {
+                runtime.block_on(bench.chain(steps)).unwrap();
+            };
+            let count = allocation_counter::measure(work).count_total;
+            let last = runtime.block_on(bench.journal.head()).unwrap().position;
+            drop(bench);
+            let size = |name: &str| dir.path().join(name).metadata().map_or(0, |file| file.len());
+            (count, last, size("journal.db") + size("journal.db-wal"))
+        };
+        let ((few, first_events, first_bytes), (many, events, bytes)) =
+            (allocated(STEPS / 4), allocated(STEPS));
+        let more = u64::from(STEPS - STEPS / 4);
+        let (per_step, per_event) =
+            ((many - few) / more, (bytes - first_bytes) / (events - first_events));
+        eprintln!("{per_step} allocations a step, {per_event} bytes an event");
+        assert!(per_step < 1_000, "{per_step} allocations a step");
+        assert!(per_event < 1_000, "{per_event} bytes an event");
     }
 }

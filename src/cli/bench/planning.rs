@@ -10,7 +10,7 @@ use crate::plan::{self, PlanInputs};
 use crate::tools::Catalog;
 use crate::workflow::{Library, Resolver, SourceText};
 
-const SCRIPT: &str = "#{ n: n + 1 }";
+pub(super) const SCRIPT: &str = "#{ n: n + 1 }";
 
 impl Bench {
     /// A workflow of so many steps, each with two edges: read and checked, then planned.
@@ -75,7 +75,7 @@ fn library(workflows: impl IntoIterator<Item = (String, String)>) -> Library {
 }
 
 /// Each step takes what the two before it found.
-fn workflow(name: &str, steps: u32) -> String {
+pub(super) fn workflow(name: &str, steps: u32) -> String {
     let mut text = format!("version: 1\nname: {name}\ndescription: Made up.\nsteps:\n");
     for n in 0..steps {
         let with = match n {

@@ -45,7 +45,7 @@ impl Bench {
         work(&bench.engine, &run, Outcome::WaitingApproval).await?;
         let what = format!("a run of {settled} settled steps, gone on with");
         let mut figure = self.figure(what, u64::from(settled), began);
-        figure.peak_memory_bytes = peak_memory();
+        figure.peak_memory_bytes = peak_memory("self");
         Ok(figure)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::bench::{BenchReport, Size, measure};
+use crate::cli::bench::{BenchReport, Beside, Size, measure};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::history_bench::{HistoryBench, HistoryReport, HistorySize};
@@ -18,8 +18,8 @@ use crate::workflow::SourceText;
 
 /// Measure how fast the engine is here, beside what the disk can do
 ///
-/// Works on journals of its own in the state directory, and starts a PostgreSQL of its own: script steps
-/// in a chain, many runs at once, changes on the server, a large fan-out, runs that are gone on with, large
+/// Works on journals of its own in the state directory, and starts a PostgreSQL of its own: starts of the
+/// program and the memory that it needs, script steps in a chain, many runs at once, changes on the server, a large fan-out, runs that are gone on with, large
 /// and many workflows, a large journal. What is possible at most is measured in the same minute: synced
 /// writes of the disk, synced commits of the journal, commits of the server. A size of 0 leaves a figure out.
 ///
@@ -34,6 +34,9 @@ Examples:
   lakeops bench history
   lakeops bench branch --megabytes 1000")]
 pub(crate) struct Args {
+    /// Starts of the program
+    #[arg(long, default_value_t = Size::default().starts)]
+    starts: u32,
     /// Steps of the chain
     #[arg(long, default_value_t = Size::default().chain)]
     steps: u32,
@@ -208,6 +211,7 @@ async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(shell)?;
     let folder = folder(&session)?;
     let size = Size {
+        starts: args.starts,
         chain: args.steps,
         runs: args.runs,
         changes: args.changes,
@@ -225,9 +229,11 @@ async fn engine(shell: &Shell, args: &Args) -> Result<Exit, CliError> {
         None
     };
     let tools = (Arc::clone(&shell.clock), Arc::clone(&shell.ids));
-    let endpoint = cluster.as_ref().map(Cluster::endpoint);
+    let program =
+        std::env::current_exe().map_err(|error| CliError::unreadable("lakeops", error))?;
+    let beside = Beside { server: cluster.as_ref().map(Cluster::endpoint), program: Some(program) };
     let tell = |what: &str| shell.out.note(what);
-    let report = Box::pin(measure(folder.path(), size, tools, endpoint, &tell)).await;
+    let report = Box::pin(measure(folder.path(), size, tools, beside, &tell)).await;
     if let Some(cluster) = cluster {
         cluster.stop().await?;
     }
