@@ -109,16 +109,13 @@ fn daemon(session: &Session<'_>) -> Daemon {
 
 async fn start(session: &Session<'_>, user: &str) -> Result<Exit, CliError> {
     let daemon = daemon(session);
-    let child = if daemon.pid()?.is_some() {
-        None
-    } else {
+    if daemon.pid()?.is_none() {
         // Getting PostgreSQL can take a while, and is shown here.
         let bar = Bar::new(&session.shell.out);
         session.local_postgres().ensure(&bar).await?;
         bar.finish();
-        Some(spawn(session, &daemon, user)?)
-    };
-    let status = Box::pin(ready(session, &daemon, child)).await?;
+    }
+    let status = Box::pin(ready(session, &daemon, user)).await?;
     show(session, &status)
 }
 
@@ -137,21 +134,23 @@ fn spawn(session: &Session<'_>, daemon: &Daemon, user: &str) -> Result<Child, Cl
     daemon.spawn(&program, &arguments)
 }
 
-/// Waits until the emulator answers, or has ended.
-async fn ready(
-    session: &Session<'_>,
-    daemon: &Daemon,
-    mut child: Option<Child>,
-) -> Result<Status, CliError> {
+/// Waits until the emulator answers, or has ended. One that was there and is gone (it was just being
+/// killed) is started anew.
+async fn ready(session: &Session<'_>, daemon: &Daemon, user: &str) -> Result<Status, CliError> {
     let clock = &session.shell.clock;
     let until = clock.now().plus(START_LIMIT);
+    let mut child: Option<Child> = None;
     loop {
         let found = status(session).await?;
         if found.state == "running" {
             return Ok(found);
         }
+        let is_gone = daemon.pid()?.is_none();
+        if child.is_none() && is_gone {
+            child = Some(spawn(session, daemon, user)?);
+        }
         let ended = child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
-        if ended && daemon.pid()?.is_none() || clock.now() >= until {
+        if ended && is_gone || clock.now() >= until {
             let log = daemon.log_path();
             return Err(CliError::EmulatorFailed {
                 message: format!("the emulator does not start:\n{}", daemon.last_words()),
