@@ -221,10 +221,13 @@ impl Courier {
         Ok(self.means.journal.entries(filter).await?.pop().map(|entry| entry.event))
     }
 
-    /// The message of a notification, with secrets and values masked; none when it was pruned.
+    /// The message of a notification, with secrets and values masked; none when it is gone.
     async fn message(&self, of: u64, resolves: bool) -> Result<Option<Message>, JournalError> {
         let filter = EntryFilter { after: of - 1, limit: Some(1), ..EntryFilter::default() };
         let Some(entry) = self.means.journal.entries(filter).await?.pop() else { return Ok(None) };
+        if entry.position != of {
+            return Ok(None);
+        }
         let mut about = self.about(&entry).await?;
         let Event::NotificationQueued { dedup, severity, title, body, labels, .. } = entry.event
         else {

@@ -209,6 +209,9 @@ impl CliError {
                 "`lakeops emulator start` gives a local Lakebase with real branches; `lakeops plan WORKFLOW --preview` shows the changes anywhere"
                     .to_owned(),
             ),
+            Self::Engine(EngineError::Sealed { .. }) => {
+                Some("`lakeops show` says what is left of it, and where the rest is".to_owned())
+            }
             Self::Engine(EngineError::Owned { .. }) => {
                 Some("wait for it, or look on with `lakeops watch`".to_owned())
             }
@@ -302,6 +305,7 @@ const fn of_engine(error: &EngineError) -> Exit {
     match error {
         EngineError::Journal(error) => of_journal(error),
         EngineError::Refused { .. }
+        | EngineError::Sealed { .. }
         | EngineError::NoRehearsal { .. }
         | EngineError::BadPlan(_)
         | EngineError::Stale { .. } => Exit::Invalid,

@@ -17,9 +17,10 @@ use crate::config::{Config, Environment, Flags, Secrets, Settings};
 use crate::engine::apply::{Appliers, NotificationApplier, SecretSource};
 use crate::engine::kill::ArmedKill;
 use crate::engine::parts::{Endpoints, History, Notifier, SettingsSource};
-use crate::engine::{Alone, Engine, Parts, RunLocks};
+use crate::engine::{Alone, Engine, EngineError, Parts, RunLocks};
 use crate::history::{HistoryWriter, Location};
 use crate::journal::rehearsal::{EVIDENCE_KINDS, newest};
+use crate::journal::retention::seal_of;
 use crate::journal::store::{EntryFilter, RunSummary, Stream};
 use crate::journal::{Entry, Journal, JournalError, MemoryJournal, Principal, SqliteJournal};
 use crate::kernel::kill::Unarmed;
@@ -31,6 +32,7 @@ use crate::model::ChatModel;
 use crate::plan::Plan;
 use crate::postgres::{Cluster, ClusterOptions, LocalPostgres, PgEndpoint, ServerOptions};
 use crate::report::RunView;
+use crate::report::sealed::SealedView;
 use crate::sql_file;
 use crate::tools::Catalog;
 
@@ -194,6 +196,9 @@ impl<'a> Session<'a> {
     /// The plan and the entries of a run.
     pub async fn read_run(&self, run: &RunSummary) -> Result<(Plan, Vec<Entry>), CliError> {
         let journal = self.journal()?;
+        if run.sealed.is_some() {
+            return Err(EngineError::Sealed { run: run.run_id.clone() }.into());
+        }
         let entries = journal.read(&Stream::Run(run.run_id.clone()), 0).await?;
         let plan = journal.plan(&run.plan_id).await?;
         let missing = || JournalError::Corrupt {
@@ -201,6 +206,14 @@ impl<'a> Session<'a> {
             what: format!("it is missing, and run {} was made from it", run.run_id),
         };
         Ok((plan.ok_or_else(missing)?, entries))
+    }
+
+    /// What is left of a run that was sealed.
+    pub async fn sealed_view(&self, run: RunSummary) -> Result<SealedView, CliError> {
+        let journal = self.journal()?;
+        let entries = journal.read(&Stream::Run(run.run_id.clone()), 0).await?;
+        let seal = seal_of(journal.as_ref(), &run.run_id).await?;
+        Ok(SealedView::new(run, &entries, seal))
     }
 
     /// A run as it is shown.

@@ -21,6 +21,9 @@ pub struct HistoryConfig {
     /// How long large sets of rows stay in the journal after they came into the history. Of so much a history
     /// that was lost or moved is made again.
     pub keep_journaled: Span,
+    /// How long the events of a run stay in the journal after it was over and the history has them; a day at
+    /// least. Then it is sealed: its decisions and the links of the chain stay.
+    pub keep_runs: Span,
 }
 
 impl Default for HistoryConfig {
@@ -30,6 +33,7 @@ impl Default for HistoryConfig {
             keep_measurements: Span::from_secs(90 * DAY),
             keep_audit: Span::from_secs(365 * DAY),
             keep_journaled: Span::from_secs(7 * DAY),
+            keep_runs: Span::from_secs(365 * DAY),
         }
     }
 }

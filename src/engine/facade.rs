@@ -17,7 +17,7 @@ use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
 use crate::journal::occasion::Cause;
 use crate::journal::rehearsal::{EVIDENCE_KINDS, newest};
 use crate::journal::store::{
-    Append, Durability, Entry, EntryFilter, Expect, Journal, JournalError, Stream,
+    Append, Durability, Entry, EntryFilter, Expect, Journal, JournalError, Stream, is_sealed,
 };
 use crate::kernel::{Digest, Direction, Failure, Redactor, RunId, Severity};
 use crate::plan::Plan;
@@ -62,6 +62,12 @@ pub enum EngineError {
         run: RunId,
         /// The plan.
         plan: Digest,
+    },
+    /// The run was over long ago, and sealed.
+    #[error("run {run} is over and was sealed: of most of its events only the links are left")]
+    Sealed {
+        /// The run.
+        run: RunId,
     },
     /// The plan's edges are broken.
     #[error("the plan cannot be carried out")]
@@ -402,6 +408,9 @@ impl Engine {
             let prefix = run.to_string();
             return Err(JournalError::NoSuchRun { prefix, found: 0 }.into());
         };
+        if is_sealed(&entries) {
+            return Err(EngineError::Sealed { run: run.clone() });
+        }
         let Some(plan) = self.parts.journal.plan(&plan_id).await? else {
             return Err(EngineError::NoPlan { run: run.clone(), plan: plan_id });
         };

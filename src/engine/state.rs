@@ -493,7 +493,7 @@ impl RunState {
                 self.rehearsing(event)?.branches.remove(branch);
             }
             Event::SetRehearsed { .. } => drop(self.rehearsing(event)?),
-            Event::EventPublished { .. } | Event::Override { .. } | Event::Pruned => {}
+            Event::EventPublished { .. } | Event::Override { .. } => {}
             Event::ScheduleSeen { .. }
             | Event::SlotsDecided { .. }
             | Event::SchedulePaused { .. }
@@ -502,7 +502,8 @@ impl RunState {
             | Event::TriggerDecided { .. }
             | Event::AlertRouted { .. }
             | Event::AlertsSent { .. }
-            | Event::AlertsFailed { .. } => {
+            | Event::AlertsFailed { .. }
+            | Event::RunsSealed { .. } => {
                 return Err(illegal(event, "it belongs to no run"));
             }
         }

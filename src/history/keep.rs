@@ -55,7 +55,9 @@ impl History for HistoryWriter {
                 }
             };
             self.outage.note(self.now(), appended.as_ref().err());
-            appended
+            appended?;
+            self.seal().await;
+            Ok(())
         })
     }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use deltalake::DeltaTable;
@@ -31,13 +32,21 @@ use super::schema::TableDef;
 use super::tables::{self, AUDIT, REJECTED};
 use super::upkeep::{self, Done};
 use crate::config::HistoryConfig;
-use crate::journal::{Journal, JournalError};
+use crate::journal::retention::seal_next;
+use crate::journal::store::{Retention, Sealing};
+use crate::journal::{Journal, JournalError, Principal};
 use crate::kernel::{BoxFuture, Clock, KillPoints, Timestamp, Upkeep};
 use crate::tools::context::StoredTable;
 
 /// How long another process may hold the lock.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
+
+/// How often runs are looked for that may be sealed, once none was found.
+const SEALS_EVERY: Duration = Duration::from_mins(10);
+
+/// So many commits seal runs at the end of a run.
+const SEALS_AT_ONCE: u32 = 5;
 
 /// What was appended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -65,6 +74,8 @@ pub struct HistoryWriter {
     config: HistoryConfig,
     opened: Mutex<HashMap<&'static str, DeltaTable>>,
     pub(super) outage: Outage,
+    /// When runs are looked for again that may be sealed; in milliseconds since 1970.
+    seals_at: AtomicI64,
 }
 
 impl HistoryWriter {
@@ -86,6 +97,7 @@ impl HistoryWriter {
             config: HistoryConfig::default(),
             opened: Mutex::default(),
             outage: Outage::default(),
+            seals_at: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -159,6 +171,47 @@ impl HistoryWriter {
         Ok(appended)
     }
 
+    /// Seals some of the runs that were over long ago and are in the history. What keeps it from that keeps
+    /// nobody from anything else.
+    pub(super) async fn seal(&self) {
+        let now = self.now();
+        if now.as_millis() < self.seals_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_more = self.seal_some(now).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "no run is sealed");
+            false
+        });
+        if !is_more {
+            self.seals_at.store(now.plus(SEALS_EVERY).as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there may be more to seal.
+    async fn seal_some(&self, now: Timestamp) -> Result<bool, HistoryError> {
+        let age = self.config.keep_runs;
+        let of = |through| Retention::of(age, now, through);
+        if self.journal.sealable(of(u64::MAX), 1).await?.is_empty() {
+            return Ok(false);
+        }
+        let from = format!("[history] keep_runs = {age}");
+        let sealing = Sealing {
+            runs: Vec::new(),
+            retention: of(self.taken().await?),
+            by: Principal { name: "lakeops".to_owned(), from },
+            in_history: true,
+            archive: None,
+        };
+        for _ in 0..SEALS_AT_ONCE {
+            let sealed = seal_next(self.journal.as_ref(), &sealing).await?;
+            if sealed.runs == 0 {
+                return Ok(false);
+            }
+            tracing::info!(runs = sealed.runs, payloads = sealed.events, "runs were sealed");
+        }
+        Ok(true)
+    }
+
     async fn append_stretch(
         &self,
         opened: &mut HashMap<&'static str, DeltaTable>,
@@ -228,15 +281,20 @@ impl HistoryWriter {
 
     /// How many runs are over and not appended yet; `None`: nothing was ever appended.
     pub async fn waiting(&self) -> Result<u64, HistoryError> {
+        let done = self.taken().await?;
+        Ok(runs_after(self.journal.as_ref(), done).await?)
+    }
+
+    /// The position of the journal that the history is complete up to.
+    pub async fn taken(&self) -> Result<u64, HistoryError> {
         let head = self.journal.head().await?;
-        let done = match delta::open(&self.location, AUDIT, Moment::Now).await? {
-            None => 0,
+        match delta::open(&self.location, AUDIT, Moment::Now).await? {
+            None => Ok(0),
             Some(stored) => {
                 let application = format!("lakeops/{}/{AUDIT}", head.journal);
-                delta::transaction(&stored, AUDIT, &application).await?
+                delta::transaction(&stored, AUDIT, &application).await
             }
-        };
-        Ok(runs_after(self.journal.as_ref(), done).await?)
+        }
     }
 
     /// Passes a boundary at which a test may kill the process.

@@ -50,6 +50,15 @@ impl Blobs {
         sync_dir(&dir)
     }
 
+    /// Removes a payload; one that is not there is removed already.
+    pub(super) fn remove(&self, digest: &Hash) -> io::Result<()> {
+        let (dir, name) = self.place(digest);
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a payload. Whether it is what its digest says is for the caller to check.
     pub(super) fn read(&self, digest: &Hash) -> io::Result<String> {
         let (dir, name) = self.place(digest);

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::event::Event;
-use super::store::{Break, Entry};
+use super::links::{self, BareLink};
+use super::store::{Break, Entry, RawEvent};
 use crate::kernel::Timestamp;
 use crate::kernel::digest::hex;
 
@@ -70,6 +71,13 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    /// The event as it was written, with rows that lie beside it.
+    pub(super) fn raw(&self, rows: Option<String>) -> RawEvent {
+        let Self { position, seq, at, .. } = *self;
+        let (stream, kind) = (self.stream.clone(), self.kind.clone());
+        RawEvent { position, stream, seq, at, kind, payload: self.payload.clone(), rows }
+    }
+
     /// The event, when its payload is what its digest says. The error says what is wrong.
     pub(super) fn entry(self) -> Result<Entry, String> {
         if digest(&self.payload) != self.payload_digest {
@@ -85,6 +93,8 @@ impl Stored {
     }
 }
 
+const OUT_OF_ORDER: &str = "its sequence number or its time is out of order";
+
 /// Walks a chain from its first event and stops at the first one that is not as it was written.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -92,6 +102,8 @@ pub(super) struct Walk {
     position: u64,
     at: Timestamp,
     streams: HashMap<String, u64>,
+    /// The hash before the window of the next event.
+    edge: Hash,
 }
 
 impl Walk {
@@ -102,7 +114,13 @@ impl Walk {
             position: 0,
             at: Timestamp::from_millis(i64::MIN),
             streams: HashMap::new(),
+            edge: genesis(journal),
         }
+    }
+
+    /// The hash of the event before the window that the next event lies in.
+    pub(super) const fn edge(&self) -> &Hash {
+        &self.edge
     }
 
     /// The position of the last event that held.
@@ -115,13 +133,48 @@ impl Walk {
         hex(&self.hash)
     }
 
+    fn next(&self, found: u64) -> Result<u64, Break> {
+        let expected = self.position + 1;
+        if found == expected {
+            return Ok(expected);
+        }
+        let what = format!("event {expected} is missing, the next one is {found}");
+        Err(Break { position: expected, event: None, what })
+    }
+
+    /// Whether an event is the next one of its stream, and not older than the one before.
+    fn is_in_order(&mut self, stream: &str, seq: u64, at: Timestamp) -> bool {
+        let last = match self.streams.get_mut(stream) {
+            Some(last) => last,
+            None => self.streams.entry(stream.to_owned()).or_default(),
+        };
+        let in_order = seq == *last + 1 && at >= self.at;
+        *last += 1;
+        in_order
+    }
+
+    fn advance(&mut self, hash: Hash, position: u64, at: Timestamp) {
+        (self.hash, self.position, self.at) = (hash, position, at);
+        if links::window(position + 1) != links::window(position) {
+            self.edge = hash;
+        }
+    }
+
+    /// Goes on over an event of which only the link is left. That a link was changed shows at the next
+    /// event.
+    pub(super) fn pass(&mut self, link: &BareLink) -> Result<(), Break> {
+        let position = self.next(link.position)?;
+        if !self.is_in_order(&link.stream, link.seq, link.at) {
+            let what = OUT_OF_ORDER.to_owned();
+            return Err(Break { position, event: Some(links::name(link)), what });
+        }
+        self.advance(link.hash(&self.hash), position, link.at);
+        Ok(())
+    }
+
     /// Checks the next event.
     pub(super) fn step(&mut self, stored: Stored) -> Result<Entry, Break> {
-        let expected = self.position + 1;
-        if stored.position != expected {
-            let what = format!("event {expected} is missing, the next one is {}", stored.position);
-            return Err(Break { position: expected, event: None, what });
-        }
+        let expected = self.next(stored.position)?;
         let name = format!("{}#{}", stored.stream, stored.seq);
         let broken = |what: String| Break { position: expected, event: Some(name), what };
         let link = Link {
@@ -134,9 +187,7 @@ impl Walk {
         };
         let hash = stored.hash;
         let linked = link.hash(&self.hash) == hash;
-        let seq = self.streams.entry(stored.stream.clone()).or_default();
-        let in_order = stored.seq == *seq + 1 && stored.at >= self.at;
-        *seq += 1;
+        let in_order = self.is_in_order(&stored.stream, stored.seq, stored.at);
         // The payload first: "its payload was changed" says more than "the chain is broken".
         let entry = match stored.entry() {
             Ok(entry) => entry,
@@ -148,11 +199,9 @@ impl Walk {
             return Err(broken(what.into()));
         }
         if !in_order {
-            return Err(broken("its sequence number or its time is out of order".into()));
+            return Err(broken(OUT_OF_ORDER.into()));
         }
-        self.hash = hash;
-        self.position = expected;
-        self.at = entry.at;
+        self.advance(hash, expected, entry.at);
         Ok(entry)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{Event, Fact, Outcome};
+use super::event::{Event, Fact, Outcome, SealedRun};
 use super::store::{Entry, RunFilter, RunSummary};
 use crate::kernel::{RunId, Timestamp};
 
@@ -24,6 +24,8 @@ pub(super) enum Touch {
     ReleasedAll,
     /// The event holds an output that later looks of the same tool go on from.
     Fact(Fact),
+    /// A run was sealed, by an event that is not of it.
+    Sealed(SealedRun),
 }
 
 /// What an event of a run does.
@@ -40,6 +42,7 @@ pub(super) fn touches(run: &str, at: Timestamp, event: &Event) -> Vec<Touch> {
                 updated_at: at,
                 wake_at: None,
                 key: key.clone(),
+                sealed: None,
             }))]
         }
         Event::RunClaimed { .. } => {
@@ -54,6 +57,7 @@ pub(super) fn touches(run: &str, at: Timestamp, event: &Event) -> Vec<Touch> {
         Event::LockQueued { lock, .. } => vec![Touch::Queued { lock: lock.clone() }],
         Event::LockReleased { lock, .. } => vec![Touch::Released { lock: lock.clone() }],
         Event::StepSucceeded { fact: Some(found), .. } => vec![Touch::Fact(found.name.clone())],
+        Event::RunsSealed { runs, .. } => runs.iter().cloned().map(Touch::Sealed).collect(),
         _ => Vec::new(),
     }
 }
@@ -77,6 +81,13 @@ impl Tables {
         }
         if let Some((_, run)) = self.runs.get_mut(&RunId::new(&*entry.stream)) {
             run.updated_at = entry.at;
+        }
+    }
+
+    /// Applies an event of which only the link is left.
+    pub(super) fn apply_link(&mut self, stream: &str, at: Timestamp) {
+        if let Some((_, run)) = self.runs.get_mut(&RunId::new(stream)) {
+            run.updated_at = at;
         }
     }
 
@@ -111,6 +122,11 @@ impl Tables {
                 self.locks.retain(|_, queue| !queue.is_empty());
             }
             Touch::Fact(fact) => self.facts.entry(fact).or_default().push(entry.position),
+            Touch::Sealed(SealedRun { run, events }) => {
+                if let Some((_, run)) = self.runs.get_mut(&run) {
+                    run.sealed = Some(events);
+                }
+            }
         }
     }
 

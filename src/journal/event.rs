@@ -14,7 +14,7 @@ use super::rehearsal::Rehearsed;
 use super::term::is_default;
 pub use super::term::{
     ApprovalRequest, Compensation, Decision, DoubtVerdict, Fact, Found, Item, Outcome, Principal,
-    Rows, SkipReason, StepKey,
+    Rows, SealedRun, SkipReason, StepKey,
 };
 use crate::kernel::{
     Change, ChangeSet, Digest, Direction, Failure, RunId, Seen, Settlement, Severity, Span, Target,
@@ -559,8 +559,21 @@ pub enum Event {
         /// When it is tried again.
         retry_at: Timestamp,
     },
-    /// The payload of a pruned event; its links stay.
-    Pruned,
+
+    // ---- the journal itself ------------------------------------------------------------------
+    /// Runs that were over were sealed, in the same commit: the payloads of their events are gone but for
+    /// those of [`STAYS`](Event::STAYS), and the links of these stay.
+    RunsSealed {
+        /// Who had it done, or which setting.
+        by: Principal,
+        /// Whether the history had taken in what they did.
+        in_history: bool,
+        /// The file that holds the payloads, where one was written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<String>,
+        /// The runs.
+        runs: Vec<SealedRun>,
+    },
 }
 
 impl Event {
@@ -616,13 +629,33 @@ impl Event {
             Self::AlertRouted { .. } => "alert_routed",
             Self::AlertsSent { .. } => "alerts_sent",
             Self::AlertsFailed { .. } => "alerts_failed",
-            Self::Pruned => "pruned",
+            Self::RunsSealed { .. } => "runs_sealed",
         }
     }
 
     /// The kinds that other processes write while an executor may be at work.
     pub const DECISIONS: [&'static str; 5] =
         ["cancel_requested", "approval_decided", "doubt_settled", "unstuck", "override"];
+
+    /// The kinds whose payloads stay when a run is sealed: how it began and ended, who was asked and decided
+    /// what, and what others look for in all runs (triggers, alerts, freezes, evidence of rehearsals). A kind
+    /// that was added here would make journals of earlier versions look broken.
+    pub const STAYS: [&'static str; 14] = [
+        "run_created",
+        "rehearsal_began",
+        "run_finished",
+        "cancel_requested",
+        "approval_requested",
+        "approval_decided",
+        "change_in_doubt",
+        "doubt_settled",
+        "run_stuck",
+        "unstuck",
+        "override",
+        "set_rehearsed",
+        "event_published",
+        "notification_queued",
+    ];
 
     /// Whether this is a decision.
     pub fn is_decision(&self) -> bool {
@@ -703,7 +736,7 @@ impl Event {
             | Self::AlertRouted { .. }
             | Self::AlertsSent { .. }
             | Self::AlertsFailed { .. }
-            | Self::Pruned => None,
+            | Self::RunsSealed { .. } => None,
         }
     }
 }

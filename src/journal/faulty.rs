@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::event::Fact;
 use super::store::{
-    Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
-    Stream, Verification,
+    Append, Durability, Entry, EntryFilter, Head, Held, Journal, JournalError, RawEvent, Retention,
+    RunFilter, RunSummary, Sealable, Sealed, Sealing, Space, Stream, Verification,
 };
 use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
@@ -111,6 +111,34 @@ impl Journal for FaultyJournal {
         before: Timestamp,
     ) -> BoxFuture<'_, Result<u64, JournalError>> {
         self.inner.drop_rows(through, before)
+    }
+
+    fn sealable(
+        &self,
+        retention: Retention,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
+        self.inner.sealable(retention, most)
+    }
+
+    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
+        self.inner.seal(sealing)
+    }
+
+    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
+        self.inner.raw(run)
+    }
+
+    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
+        self.inner.held(position)
+    }
+
+    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
+        self.inner.space()
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.inner.compact()
     }
 
     fn facts<'a>(

@@ -11,8 +11,8 @@ use super::derived::Tables;
 use super::event::Fact;
 use super::owed::Owed;
 use super::store::{
-    Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
-    Stream, Verification, outputs,
+    Append, Durability, Entry, EntryFilter, Head, Held, Journal, JournalError, RawEvent, Retention,
+    RunFilter, RunSummary, Sealable, Sealed, Sealing, Space, Stream, Verification, outputs,
 };
 use crate::kernel::digest::hex;
 use crate::kernel::{BoxFuture, Clock, Digest, IdSource, RandomIds, Redactor, RunId, Timestamp};
@@ -248,6 +248,37 @@ impl Journal for MemoryJournal {
         Box::pin(async { Ok(0) })
     }
 
+    /// What is gone with the process needs no sealing.
+    fn sealable(&self, _: Retention, _: u32) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn seal(&self, _: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
+        Box::pin(async { Ok(Sealed::default()) })
+    }
+
+    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
+        let state = self.state();
+        let of_run = state.chain.iter().filter(|stored| stored.stream == run.as_str());
+        let raw = of_run.map(|stored| stored.raw(None)).collect();
+        Box::pin(async { Ok(raw) })
+    }
+
+    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
+        let state = self.state();
+        let found = state.chain.iter().find(|stored| stored.position == position);
+        let held = found.map(|stored| stored.raw(None).held());
+        Box::pin(async { Ok(held) })
+    }
+
+    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
+        Box::pin(async { Ok(Space::default()) })
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn facts<'a>(
         &'a self,
         fact: &'a Fact,
@@ -294,7 +325,8 @@ impl Journal for MemoryJournal {
         let mut walk = Walk::new(&self.id);
         let broken = chain.into_iter().find_map(|stored| walk.step(stored).err());
         let head = Head { journal: self.id.clone(), position: walk.position(), hash: walk.hash() };
-        Box::pin(async move { Ok(Verification { events: head.position, head, broken }) })
+        let (events, sealed) = (head.position, Sealed::default());
+        Box::pin(async move { Ok(Verification { events, head, sealed, broken }) })
     }
 
     fn commits(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Decision, DoubtVerdict, Event, Principal, StepKey};
+use super::event::{Decision, DoubtVerdict, Event, Principal, SealedRun, StepKey};
 use super::store::{Entry, Stream};
 use crate::kernel::{Bind, ChangeSet, Direction, Operation, Settlement, SqlStatement, Timestamp};
 
@@ -35,7 +35,7 @@ pub const AUDIT_KINDS: [&str; 26] = [
     "override",
     "schedule_paused",
     "schedule_resumed",
-    "pruned",
+    "runs_sealed",
 ];
 
 /// One line of the audit.
@@ -167,7 +167,9 @@ impl<'a> Audit<'a> {
             Event::RunStuck { step, why } => {
                 Line { step: step.as_ref(), ..Line::new("run_stuck", why) }
             }
-            Event::Pruned => Line::new("pruned", "the payload was removed; its link stays"),
+            Event::RunsSealed { by, in_history, archive, runs } => {
+                Line::new("runs_sealed", sealed(*in_history, archive.as_deref(), runs)).by(by)
+            }
             _ => return None,
         })
     }
@@ -263,6 +265,18 @@ impl<'a> Audit<'a> {
         let what = change.map(|change| describe(&change.operation));
         format!("{direction} {index}: {}", what.unwrap_or_else(|| "(its proposal is gone)".into()))
     }
+}
+
+fn sealed(in_history: bool, archive: Option<&str>, runs: &[SealedRun]) -> String {
+    let events: u64 = runs.iter().map(|one| one.events).sum();
+    let places = [in_history.then(|| "the history has what they did".to_owned())]
+        .into_iter()
+        .chain([archive.map(|file| format!("their payloads are in {file}"))]);
+    let places: Vec<_> = places.flatten().collect();
+    let places =
+        if places.is_empty() { "nothing else has them".to_owned() } else { places.join(", ") };
+    let names: Vec<_> = runs.iter().map(|one| one.run.as_str()).collect();
+    format!("{events} payloads are gone, {places}; runs {}", names.join(" "))
 }
 
 fn describe(operation: &Operation) -> String {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{Event, Fact, Outcome};
+use super::event::{Event, Fact, Outcome, Principal, Rows};
 use crate::kernel::{BoxFuture, Digest, RunId, Timestamp};
 use crate::plan::Plan;
 use crate::plan::document::PlanError;
@@ -132,6 +132,130 @@ pub struct RunSummary {
     pub wake_at: Option<Timestamp>,
     /// The key that made its start idempotent.
     pub key: Option<String>,
+    /// Of how many of its events only the links stay; `None`: it is not sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<u64>,
+}
+
+/// Which runs may be sealed: those that are over, whose outputs no later look goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Only runs whose last event is older than this.
+    pub before: Timestamp,
+    /// Only runs whose last event stands at this position or before: what the history has taken in.
+    pub through: u64,
+}
+
+/// No run is sealed that was over more recently than this, in milliseconds: caps count what the last day's
+/// changes cost.
+pub const SEALED_AFTER: u64 = 24 * 3_600 * 1_000;
+
+/// So many of the newest outputs of a name keep their run from being sealed: no tool looks at more.
+pub const MOST_EARLIER: u32 = 300;
+
+/// A run that may be sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sealable {
+    /// The run.
+    pub run: RunId,
+    /// How many payloads would go.
+    pub events: u64,
+    /// How large they are.
+    pub bytes: u64,
+}
+
+/// What is sealed, and what the seal says.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    /// The runs. One that may not be sealed is left as it is.
+    pub runs: Vec<RunId>,
+    /// Which runs may be sealed.
+    pub retention: Retention,
+    /// Who has it done.
+    pub by: Principal,
+    /// Whether the history has taken in what they did.
+    pub in_history: bool,
+    /// The file that holds the payloads, where one was written.
+    pub archive: Option<String>,
+}
+
+/// What was sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// How many runs.
+    pub runs: u64,
+    /// How many payloads are gone.
+    pub events: u64,
+}
+
+/// An event as it was written, to be kept elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEvent {
+    /// Its place in the whole journal.
+    pub position: u64,
+    /// Its stream.
+    pub stream: String,
+    /// Its place in the stream.
+    pub seq: u64,
+    /// Journal time.
+    pub at: Timestamp,
+    /// Its kind.
+    pub kind: String,
+    /// The event as JSON, byte for byte: what the chain holds the digest of.
+    pub payload: String,
+    /// The rows that lay beside it, as JSON, byte for byte: what the event holds the digest of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+}
+
+/// What the chain holds of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its stream.
+    pub stream: String,
+    /// Its place in the stream.
+    pub seq: u64,
+    /// Journal time.
+    pub at: Timestamp,
+    /// Its kind.
+    pub kind: String,
+    /// The digest of its payload.
+    pub payload: Digest,
+}
+
+impl RawEvent {
+    /// What a chain would hold of it.
+    pub fn held(&self) -> Held {
+        let payload = Digest::of_bytes(self.payload.as_bytes());
+        let (stream, kind) = (self.stream.clone(), self.kind.clone());
+        Held { stream, seq: self.seq, at: self.at, kind, payload }
+    }
+
+    /// Whether its rows are those that it speaks of.
+    pub fn rows_fit(&self) -> bool {
+        let Some(rows) = &self.rows else { return true };
+        let event = serde_json::from_str(&self.payload);
+        let Ok(Event::StepSucceeded { history: Rows::Apart { digest, .. }, .. }) = event else {
+            return false;
+        };
+        Digest::of_bytes(rows.as_bytes()) == digest
+    }
+}
+
+/// How much of the journal's file is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How much of it is free, and used before it grows.
+    pub free: u64,
+}
+
+/// Whether a run is sealed, when these are all entries of its stream: a stream has no gaps otherwise.
+pub fn is_sealed(entries: &[Entry]) -> bool {
+    let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    entries.last().is_some_and(|last| last.seq != count)
 }
 
 /// Which runs are listed.
@@ -181,6 +305,9 @@ pub struct Verification {
     pub events: u64,
     /// The end of the chain.
     pub head: Head,
+    /// How many runs are sealed, and of how many of their events only the links are there.
+    #[serde(default)]
+    pub sealed: Sealed,
     /// The first place where it is broken.
     pub broken: Option<Break>,
 }
@@ -314,6 +441,29 @@ pub trait Journal: Send + Sync {
         through: u64,
         before: Timestamp,
     ) -> BoxFuture<'_, Result<u64, JournalError>>;
+
+    /// Runs that may be sealed, those that were over first first; at most so many.
+    fn sealable(
+        &self,
+        retention: Retention,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>>;
+
+    /// Seals runs in one commit: the payloads of their events go, but for [`Event::STAYS`], and an event
+    /// says so. A payload that is not what was written is an error, and nothing goes.
+    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>>;
+
+    /// The events of a run as they were written, with the rows that lie beside them.
+    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>>;
+
+    /// What the chain holds of the event at a position.
+    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>>;
+
+    /// How much of the file is used.
+    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>>;
+
+    /// Gives free space back to the file system. Nobody can write meanwhile.
+    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>>;
 
     /// The newest outputs of this name with what they carry, newest first; buffered ones excluded.
     fn facts<'a>(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kernel::{Digest, Direction, Risk, Span, Target, Timestamp};
+use crate::kernel::{Digest, Direction, Risk, RunId, Span, Target, Timestamp};
 use crate::tools::tool::HistoryRow;
 
 /// Who did something: OS user, token's principal, or `LAKEOPS_ACTOR`.
@@ -100,6 +100,15 @@ impl Rows {
             Self::Apart { .. } => Vec::new(),
         }
     }
+}
+
+/// A run that was sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedRun {
+    /// The run.
+    pub run: RunId,
+    /// Of how many of its events only the links stay.
+    pub events: u64,
 }
 
 /// The key of a step in a run: `heal`, `heal[public.orders]`, `child_flow/heal`.

@@ -16,6 +16,11 @@ impl Digest {
         Self(hex(&Sha256::digest(bytes)))
     }
 
+    /// A digest that was worked out elsewhere.
+    pub fn of_hash(hash: &[u8; 32]) -> Self {
+        Self(hex(hash))
+    }
+
     /// The digest of a value's canonical JSON (RFC 8785): independent of key order and spacing.
     pub fn of_json<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
         Ok(Self::of_bytes(&canonical_json(value)?))

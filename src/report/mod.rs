@@ -16,6 +16,7 @@ pub mod operations;
 pub mod plan;
 pub mod rehearsal;
 pub mod run;
+pub mod sealed;
 pub mod style;
 pub mod table;
 pub mod timeline;

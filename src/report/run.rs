@@ -310,7 +310,7 @@ pub fn runs(style: Style, runs: &[RunSummary], now: Timestamp) -> String {
             run.run_id.to_string(),
             run.workflow.clone(),
             said(&run.target),
-            format!("{mark} {}", run.outcome.as_str()),
+            format!("{mark} {}{}", run.outcome.as_str(), run.sealed.map_or("", |_| " (sealed)")),
             format!("{} ago", length(now.since(run.created_at))),
             length(run.updated_at.since(run.created_at)),
             run.key.clone().unwrap_or_default(),

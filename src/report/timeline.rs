@@ -75,7 +75,6 @@ fn run_line(event: &Event) -> Option<Line<'_>> {
         Event::Override { what, by, reason, .. } => {
             (format!("{what} by {}: {reason}", by.name), Some(Tone::Warn))
         }
-        Event::Pruned => ("(pruned)".to_owned(), Some(Tone::Faint)),
         _ => return None,
     };
     Some((None, what, tone))

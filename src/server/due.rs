@@ -557,5 +557,6 @@ fn summary(plan: &Plan, run: &RunId, entries: &[Entry]) -> RunSummary {
         updated_at: at,
         wake_at: None,
         key,
+        sealed: None,
     }
 }

@@ -26,10 +26,12 @@ use crate::engine::{Engine, EngineError};
 use crate::journal::JournalError;
 use crate::journal::event::{Decision, Outcome, Principal};
 use crate::journal::occasion;
+use crate::journal::retention::seal_of;
 use crate::journal::store::{RunFilter, Stream};
 use crate::kernel::{Digest, Failure, RetryClass, RunId, Secret, Target};
 use crate::plan::Given;
 use crate::report::RunView;
+use crate::report::sealed::SealedView;
 
 /// A loop that has not looked for so long is stuck.
 const STUCK: Duration = Duration::from_mins(1);
@@ -98,6 +100,7 @@ impl From<EngineError> for Refused {
             EngineError::Refused { help, .. } => {
                 (StatusCode::CONFLICT, "server::refused", help.clone())
             }
+            EngineError::Sealed { .. } => (StatusCode::GONE, "server::sealed", None),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "server::unavailable", None),
         };
         let mut failure = Failure::permanent(code, error_text(&error));
@@ -230,13 +233,22 @@ async fn run(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let run = shared.engine.parts().journal.find_run(&id).await?.run_id;
-    Ok(Json(view(&shared, &run).await?).into_response())
+    let journal = &shared.engine.parts().journal;
+    let run = journal.find_run(&id).await?;
+    if run.sealed.is_some() {
+        let entries = journal.read(&Stream::Run(run.run_id.clone()), 0).await?;
+        let seal = seal_of(journal.as_ref(), &run.run_id).await?;
+        return Ok(Json(SealedView::new(run, &entries, seal)).into_response());
+    }
+    Ok(Json(view(&shared, &run.run_id).await?).into_response())
 }
 
 async fn view(shared: &Shared, run: &RunId) -> Result<RunView, Refused> {
     let journal = &shared.engine.parts().journal;
     let summary = journal.find_run(run.as_str()).await?;
+    if summary.sealed.is_some() {
+        return Err(EngineError::Sealed { run: run.clone() }.into());
+    }
     let entries = journal.read(&Stream::Run(run.clone()), 0).await?;
     let plan = journal.plan(&summary.plan_id).await?;
     let missing = || EngineError::NoPlan { run: run.clone(), plan: summary.plan_id.clone() };

@@ -114,6 +114,7 @@ const PURE: &[&str] = &[
     "journal/derived.rs",
     "journal/event.rs",
     "journal/export.rs",
+    "journal/links.rs",
     "journal/occasion.rs",
     "journal/owed.rs",
     "journal/query.rs",

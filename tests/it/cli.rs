@@ -125,6 +125,7 @@ const VERBS: &[&[&str]] = &[
     &["audit"],
     &["audit", "verify"],
     &["audit", "head"],
+    &["audit", "prune"],
     &["report"],
     &["report", "operations"],
     &["audit", "export"],

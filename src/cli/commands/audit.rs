@@ -1,5 +1,7 @@
 //! `lakeops audit`
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
 use crate::cli::error::CliError;
@@ -8,7 +10,8 @@ use crate::cli::output::Format;
 use crate::cli::session::Session;
 use crate::journal::export::audit_csv;
 use crate::journal::query::AUDIT_KINDS;
-use crate::journal::store::{EntryFilter, Head};
+use crate::journal::retention::held_against;
+use crate::journal::store::{EntryFilter, Head, RawEvent};
 use crate::journal::{AuditFilter, Journal, audit, verify_against};
 use crate::kernel::{Span, Timestamp};
 use crate::report::audit::{text, verification};
@@ -27,7 +30,8 @@ Examples:
   lakeops audit --output csv > audit.csv
   lakeops audit verify
   lakeops audit head > head.json && lakeops audit verify --against head.json
-  lakeops audit export > journal.jsonl"
+  lakeops audit export > journal.jsonl
+  lakeops audit prune --dry-run"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -50,7 +54,11 @@ enum Verb {
         /// A head that was kept elsewhere: shows a tail that was cut, too
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
+        /// Events of sealed runs that were written to a file: are they what the chain holds?
+        #[arg(long, value_name = "FILE")]
+        archive: Option<PathBuf>,
     },
+    Prune(super::prune::Args),
     /// Print the end of the chain, to be kept elsewhere
     Head,
     /// Print every event as it is stored, one JSON object per line
@@ -67,7 +75,12 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     };
     match args.verb {
         None => rows(session, journal.as_ref(), args).await,
-        Some(Verb::Verify { against }) => verify(session, journal.as_ref(), against).await,
+        Some(Verb::Verify { against, archive }) => {
+            verify(session, journal.as_ref(), (against, archive)).await
+        }
+        Some(Verb::Prune(args)) => {
+            Box::pin(super::prune::run(session, journal.as_ref(), args)).await
+        }
         Some(Verb::Head) => {
             let head = journal.head().await?;
             // Only its JSON form is of use elsewhere.
@@ -117,9 +130,9 @@ pub(super) fn when(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
 async fn verify(
     session: &Session<'_>,
     journal: &dyn Journal,
-    against: Option<PathBuf>,
+    (against, archive): (Option<PathBuf>, Option<PathBuf>),
 ) -> Result<Exit, CliError> {
-    let found = match against {
+    let mut found = match against {
         None => journal.verify().await?,
         Some(path) => {
             let text = std::fs::read_to_string(session.shell.path(&path))
@@ -131,6 +144,21 @@ async fn verify(
             verify_against(journal, &head).await?
         }
     };
+    if let (None, Some(path)) = (&found.broken, archive) {
+        let file = File::open(session.shell.path(&path))
+            .map_err(|error| CliError::unreadable(path.clone(), error))?;
+        for (number, line) in (1_u64..).zip(BufReader::new(file).lines()) {
+            let line = line.map_err(|error| CliError::unreadable(path.clone(), error))?;
+            let raw: RawEvent = serde_json::from_str(&line).map_err(|error| {
+                let message = format!("line {number} of {} is no event: {error}", path.display());
+                CliError::usage_with(message, "`lakeops audit prune --archive FILE` writes them")
+            })?;
+            found.broken = held_against(journal, &raw).await?;
+            if found.broken.is_some() {
+                break;
+            }
+        }
+    }
     session.shell.out.data(&found, |style| verification(style, &found))?;
     Ok(if found.broken.is_none() { Exit::Done } else { Exit::Failed })
 }

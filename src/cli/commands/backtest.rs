@@ -16,6 +16,7 @@ use crate::journal::store::{RunFilter, RunSummary};
 use crate::kernel::{Query, Timestamp};
 use crate::plan::Plan;
 use crate::report::backtest::text;
+use crate::report::style::count;
 use crate::sop::{Past, RuleTrace, Sandbox, Scope, Version, backtest};
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +51,8 @@ struct Recorded {
     newest: Option<String>,
     /// Runs whose events do not add up, or are gone.
     unread: Vec<Value>,
+    /// How many runs are sealed.
+    sealed: usize,
 }
 
 /// Replays and compares.
@@ -88,6 +91,10 @@ pub(super) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     for unread in &recorded.unread {
         session.shell.out.note(&format!("run {} is left out: {}", unread["run"], unread["why"]));
     }
+    if recorded.sealed > 0 {
+        let runs = count(recorded.sealed, "sealed run");
+        session.shell.out.note(&format!("{runs} left out: what they were given is gone"));
+    }
     if recorded.past.is_empty() {
         return Err(CliError::usage_with(
             format!("nothing is recorded that `{path}` was evaluated on"),
@@ -116,6 +123,10 @@ async fn recorded(
     // The newest come first.
     for run in journal.runs(filter).await? {
         if since.is_some_and(|since| run.updated_at < since) {
+            continue;
+        }
+        if run.sealed.is_some() {
+            recorded.sealed += 1;
             continue;
         }
         let id = run.plan_id.to_string();

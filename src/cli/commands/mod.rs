@@ -21,6 +21,7 @@ pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod plan;
+pub(crate) mod prune;
 pub(crate) mod reject;
 pub(crate) mod report;
 pub(crate) mod resume;

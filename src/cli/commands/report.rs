@@ -6,7 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::journal::store::EntryFilter;
 use crate::kernel::{Span, Timestamp};
-use crate::report::operations::{BEFORE, Fold, KINDS, text};
+use crate::report::operations::{BEFORE, Fold, KINDS, text, wants_rows};
 
 /// How many entries are in memory at a time.
 const PAGE: u32 = 2_000;
@@ -72,11 +72,15 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
             limit: Some(PAGE),
             ..EntryFilter::default()
         };
-        let entries = journal.with_rows(journal.entries(page).await?).await?;
+        let entries = journal.entries(page).await?;
         let Some(last) = entries.last() else { break };
         after = last.position;
         for entry in entries {
-            fold.add(entry);
+            if wants_rows(&entry) {
+                journal.with_rows(vec![entry]).await?.into_iter().for_each(|entry| fold.add(entry));
+            } else {
+                fold.add(entry);
+            }
         }
     }
     let figures = fold.finish(now, args.by_hand);

@@ -4,6 +4,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::report::run::{Detail, run as report};
+use crate::report::sealed;
 
 /// Show a run: its steps, changes and outputs
 #[derive(Debug, clap::Args)]
@@ -22,7 +23,13 @@ pub(crate) struct Args {
 
 /// Prints it.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
-    let view = session.view(&session.find_run(&args.run).await?).await?;
+    let found = session.find_run(&args.run).await?;
+    if found.sealed.is_some() {
+        let view = session.sealed_view(found).await?;
+        session.shell.out.data(&view, |style| sealed::text(style, &view))?;
+        return Ok(Exit::Done);
+    }
+    let view = session.view(&found).await?;
     let detail = if args.outputs { Detail::Outputs } else { Detail::Changes };
     session.shell.out.data(&view, |style| report(style, &view, detail))?;
     Ok(Exit::Done)

@@ -1,16 +1,20 @@
 //! Verification: the chain, and all that is kept beside it.
 
+use std::collections::VecDeque;
+
 use rusqlite::Connection;
 
 use super::reader::{body, check_plan, dropped};
 use super::rows::{COLUMNS, RUN_COLUMNS, stored, summary, unsigned};
 use super::schema;
+use super::seal::{WINDOW_COLUMNS, unpacked as unpacked_window};
 use crate::journal::apart::{Part, unpacked};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, Walk};
 use crate::journal::derived::Tables;
 use crate::journal::event::{Event, Fact, Rows};
-use crate::journal::store::{Break, Entry, Head, JournalError, Verification};
+use crate::journal::links::{BareLink, Seals, window};
+use crate::journal::store::{Break, Entry, Head, JournalError, Sealed, Verification};
 use crate::kernel::RunId;
 
 /// Walks the chain in one snapshot, then checks the file, the schema, the derived tables and the plans.
@@ -19,12 +23,40 @@ pub(super) fn verify(conn: &Connection, blobs: &Blobs) -> Result<Verification, J
     let journal = schema::identity(conn)?;
     let mut walk = Walk::new(&journal);
     let mut tables = Tables::default();
+    let mut sealed = Sealed::default();
     let broken = match chain(conn, blobs, &mut walk, &mut tables) {
-        Ok(()) => beside(conn, &tables).err().map(|what| Break { position: 0, event: None, what }),
+        Ok(found) => {
+            sealed = found;
+            beside(conn, &tables).err().map(|what| Break { position: 0, event: None, what })
+        }
         Err(broken) => Some(broken),
     };
     let head = Head { journal, position: walk.position(), hash: walk.hash() };
-    Ok(Verification { events: head.position, head, broken })
+    Ok(Verification { events: head.position, head, sealed, broken })
+}
+
+/// The bare links, window by window.
+struct Bare<'a> {
+    windows: rusqlite::Rows<'a>,
+    /// Of the window that was read last: its number and the hash before it, until that was looked at.
+    edge: Option<(u64, Hash)>,
+    links: VecDeque<BareLink>,
+}
+
+impl Bare<'_> {
+    /// The next link, when it stands before a position.
+    fn before(&mut self, position: u64) -> Result<Option<BareLink>, JournalError> {
+        if self.links.is_empty()
+            && let Some(row) = self.windows.next()?
+        {
+            let (number, edge, links) = unpacked_window(row)?;
+            (self.edge, self.links) = (Some((number, edge)), links.into());
+        }
+        if self.links.front().is_some_and(|link| link.position < position) {
+            return Ok(self.links.pop_front());
+        }
+        Ok(None)
+    }
 }
 
 fn chain(
@@ -32,17 +64,42 @@ fn chain(
     blobs: &Blobs,
     walk: &mut Walk,
     tables: &mut Tables,
-) -> Result<(), Break> {
+) -> Result<Sealed, Break> {
     let unreadable = |position: u64, what: String| Break { position, event: None, what };
+    let first = |error: rusqlite::Error| unreadable(1, error.to_string());
     let sql = format!("select {COLUMNS} from event order by position");
-    let mut statement = conn.prepare(&sql).map_err(|error| unreadable(1, error.to_string()))?;
-    let mut rows = statement.query(()).map_err(|error| unreadable(1, error.to_string()))?;
+    let mut statement = conn.prepare(&sql).map_err(first)?;
+    let mut rows = statement.query(()).map_err(first)?;
+    let sql = format!("select {WINDOW_COLUMNS} from links order by window");
+    let mut packed = conn.prepare(&sql).map_err(first)?;
+    let windows = packed.query(()).map_err(first)?;
+    let mut bare = Bare { windows, edge: None, links: VecDeque::new() };
+    let mut seals = Seals::default();
     loop {
         let next = walk.position() + 1;
         let row = match rows.next() {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(()),
+            Ok(row) => row,
             Err(error) => return Err(unreadable(next, error.to_string())),
+        };
+        let until = row.map_or(Ok(u64::MAX), |row| unsigned(row, 0)).unwrap_or(next);
+        loop {
+            let next = walk.position() + 1;
+            let link = bare.before(until).map_err(|error| unreadable(next, error.to_string()))?;
+            let Some(link) = link else { break };
+            if let Some((number, edge)) = bare.edge.take()
+                && window(next) == number
+                && edge != *walk.edge()
+            {
+                let what = "the hash that is kept before its window is not that of the chain";
+                return Err(unreadable(next, what.into()));
+            }
+            walk.pass(&link)?;
+            seals.link(&link)?;
+            tables.apply_link(&link.stream, link.at);
+        }
+        let Some(row) = row else {
+            let (runs, events) = seals.finish()?;
+            return Ok(Sealed { runs, events });
         };
         let stored = stored(row, blobs).map_err(|error| {
             // Where it can be read, the position says more: an event before this one may be missing.
@@ -51,6 +108,7 @@ fn chain(
         })?;
         let entry = walk.step(stored)?;
         apart(conn, &entry).map_err(|what| unreadable(entry.position, what))?;
+        seals.event(&entry);
         tables.apply(&entry);
     }
 }

@@ -11,6 +11,7 @@ use crate::journal::admission::{Admitted, JournalEnd, Known, PreparedAppend, Str
 use crate::journal::blob::LONGEST_ROW;
 use crate::journal::chain::{Hash, digest, genesis};
 use crate::journal::derived::{Touch, touches};
+use crate::journal::event::SealedRun;
 use crate::journal::store::{JournalError, Stream};
 use crate::kernel::{Clock, Digest, RunId, Timestamp};
 
@@ -19,18 +20,18 @@ const MOST_STREAMS: usize = 10_000;
 
 /// The writing connection, and what it remembers between commits.
 pub(super) struct Ledger {
-    conn: Connection,
-    clock: Arc<dyn Clock>,
-    genesis: Hash,
-    memory: Memory,
+    pub(super) conn: Connection,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) genesis: Hash,
+    pub(super) memory: Memory,
 }
 
 /// What was true after our last commit; holds for as long as nobody else commits.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     version: Option<i64>,
     end: Option<JournalEnd>,
-    streams: HashMap<String, StreamEnd>,
+    pub(super) streams: HashMap<String, StreamEnd>,
 }
 
 /// A plan as it will be stored.
@@ -104,6 +105,8 @@ impl Ledger {
         self.conn.prepare_cached(statement).and_then(|mut statement| {
             statement.execute(params![plan.id.as_str(), plan.bytes, plan.digest])
         })?;
+        // Whoever keeps a plan is about to need it.
+        self.execute("delete from plan_unused where id = ?1", params![plan.id.as_str()])?;
         Ok(())
     }
 
@@ -171,10 +174,8 @@ impl Ledger {
                         ],
                     )?;
                 }
-                if matches!(append.stream, Stream::Run(_)) {
-                    for touch in touches(stream, place.at, &prepared.event) {
-                        self.touch(stream, place.position, &touch)?;
-                    }
+                for touch in touches(stream, place.at, &prepared.event) {
+                    self.touch(stream, place.position, &touch)?;
                 }
                 last = Some(place.at);
             }
@@ -219,6 +220,10 @@ impl Ledger {
             Touch::ReleasedAll => {
                 self.execute("delete from lock_queue where run_id = ?1", params![run])
             }
+            Touch::Sealed(SealedRun { run, events }) => self.execute(
+                "update run set sealed = ?2 where run_id = ?1",
+                params![run.as_str(), integer(*events)],
+            ),
             Touch::Fact(fact) => {
                 self.execute(
                     "insert into fact (position, tool, place) values (?1, ?2, ?3)",
@@ -235,7 +240,11 @@ impl Ledger {
         }
     }
 
-    fn execute(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {
+    pub(super) fn execute(
+        &self,
+        sql: &str,
+        params: &[&dyn rusqlite::ToSql],
+    ) -> rusqlite::Result<()> {
         self.conn.prepare_cached(sql)?.execute(params).map(drop)
     }
 

@@ -21,8 +21,8 @@ use crate::journal::chain::genesis;
 use crate::journal::event::Fact;
 use crate::journal::lock::StateLock;
 use crate::journal::store::{
-    Append, Durability, Entry, EntryFilter, Head, Journal, JournalError, RunFilter, RunSummary,
-    Stream, Verification, outputs,
+    Append, Durability, Entry, EntryFilter, Head, Held, Journal, JournalError, RawEvent, Retention,
+    RunFilter, RunSummary, Sealable, Sealed, Sealing, Space, Stream, Verification, outputs,
 };
 use crate::kernel::digest::hex;
 use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId, Timestamp};
@@ -123,15 +123,23 @@ impl SqliteJournal {
     async fn verify_all(&self) -> Result<Verification, JournalError> {
         let conn = self.reader.connect()?;
         let blobs = self.blobs.clone();
+        self.on_a_thread("journal-verify", move || check::verify(&conn, &blobs)).await
+    }
+
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
-        let walk = move || {
-            if reply.send(check::verify(&conn, &blobs)).is_err() {
-                tracing::debug!("nobody waits for the verification");
+        let work = move || {
+            if reply.send(work()).is_err() {
+                tracing::debug!("nobody waits for a thread of the journal any more");
             }
         };
         std::thread::Builder::new()
-            .name("journal-verify".into())
-            .spawn(walk)
+            .name(name.into())
+            .spawn(work)
             .map_err(|error| io_error(self.blobs.root(), &error))?;
         answer.await.map_err(|_| gone())?
     }
@@ -207,6 +215,49 @@ impl Journal for SqliteJournal {
             let (reply, answer) = oneshot::channel();
             self.send(Request::DropRows { through, before, reply })?;
             answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn sealable(
+        &self,
+        retention: Retention,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
+        Box::pin(async move { self.reader.sealable(retention, most) })
+    }
+
+    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let redactor = self.redactor.clone();
+            self.send(Request::Seal { sealing, redactor, reply })?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
+        Box::pin(async move { self.reader.raw(run.as_str()) })
+    }
+
+    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
+        Box::pin(async move { self.reader.held(position) })
+    }
+
+    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
+        Box::pin(async move { self.reader.space() })
+    }
+
+    /// Rewriting the file takes its time, so it has a thread of its own.
+    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        let conn = self.reader.connect_to_write();
+        Box::pin(async move {
+            let conn = conn?;
+            self.on_a_thread("journal-compact", move || {
+                // The log holds the whole file after that, until it is written back.
+                conn.execute_batch("vacuum; pragma wal_checkpoint(truncate)")?;
+                Ok(())
+            })
+            .await
         })
     }
 

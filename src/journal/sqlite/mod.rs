@@ -10,6 +10,7 @@ pub mod handle;
 mod reader;
 mod rows;
 mod schema;
+mod seal;
 mod writer;
 
 pub use handle::SqliteJournal;

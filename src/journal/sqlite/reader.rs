@@ -7,12 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
 use super::rows::{COLUMNS, RUN_COLUMNS, damaged_event, integer, stored, summary, unsigned};
-use super::schema;
+use super::{schema, seal};
 use crate::journal::apart::{self, Part};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, digest};
 use crate::journal::event::{Event, Fact, Rows};
-use crate::journal::store::{Entry, EntryFilter, JournalError, RunFilter, RunSummary};
+use crate::journal::links::BareLink;
+use crate::journal::store::{
+    Entry, EntryFilter, Held, JournalError, RawEvent, Retention, RunFilter, RunSummary, Sealable,
+    Space,
+};
 use crate::kernel::digest::hex;
 use crate::kernel::{Digest, RunId, Timestamp};
 use crate::plan::Plan;
@@ -21,12 +25,19 @@ use crate::plan::Plan;
 const DECISIONS: &str = "stream = ?1 and seq > ?2 and kind in ('cancel_requested', \
      'approval_decided', 'doubt_settled', 'unstuck', 'override') order by seq";
 
+/// The condition on `kind` is that of the index `event_rare`, word for word.
+const RARE: &str = "?5 is null \
+     and kind in ('override', 'set_rehearsed', 'event_published', 'runs_sealed')";
+
 /// The reading side of a journal.
 pub(super) struct Reader {
     path: PathBuf,
     blobs: Blobs,
     idle: Mutex<Vec<Connection>>,
     decisions: Mutex<Decisions>,
+    /// The bare links that were looked at last: whoever holds an archive against the chain asks for one after
+    /// the other, and a link never changes.
+    window: Mutex<Vec<BareLink>>,
 }
 
 /// What is known of decisions for as long as nobody commits.
@@ -40,7 +51,18 @@ struct Decisions {
 
 impl Reader {
     pub(super) fn new(path: PathBuf, blobs: Blobs) -> Self {
-        Self { path, blobs, idle: Mutex::default(), decisions: Mutex::default() }
+        Self {
+            path,
+            blobs,
+            idle: Mutex::default(),
+            decisions: Mutex::default(),
+            window: Mutex::default(),
+        }
+    }
+
+    /// A connection that can write, beside the one of the writer.
+    pub(super) fn connect_to_write(&self) -> Result<Connection, JournalError> {
+        schema::connect(&self.path)
     }
 
     /// A connection that cannot write.
@@ -90,18 +112,13 @@ impl Reader {
         let kinds = (!filter.kinds.is_empty()).then(|| serde_json::json!(filter.kinds).to_string());
         let since = filter.since.map(Timestamp::as_millis);
         let limit = filter.limit.map_or(-1, i64::from);
-        let common = "position > ?1 and at >= coalesce(?2, at) \
-             and (?3 is null or kind in (select value from json_each(?3)))";
-        let after = integer(filter.after);
-        // Within a stream the sequence has the order of the positions, and an index.
-        let (condition, order) = match filter.stream {
-            Some(_) => ("stream = ?5", "seq"),
-            None => ("?5 is null", "position"),
-        };
-        let direction = if filter.newest { "desc" } else { "asc" };
-        let rest = format!("{common} and {condition} order by {order} {direction} limit ?4");
-        let params = params![after, since, kinds, limit, filter.stream];
-        let mut found = self.with(|conn| self.select(conn, &rest, params))?;
+        let rest = entries_sql(filter);
+        let mut found = self.with(|conn| {
+            let older = filter.since.map_or(Ok(0), |since| last_before(conn, since))?;
+            let after = integer(filter.after.max(older));
+            let params = params![after, since, kinds, limit, filter.stream];
+            self.select(conn, &rest, params)
+        })?;
         if filter.newest {
             found.reverse();
         }
@@ -143,7 +160,8 @@ impl Reader {
         let exact = format!("select {RUN_COLUMNS} from run where run_id = ?1");
         let begins = format!(
             "select {RUN_COLUMNS} from run \
-             where run_id >= ?1 and substr(run_id, 1, length(?1)) = ?1"
+             where run_id >= ?1 and run_id < ?1 || char(1114111) \
+             and substr(run_id, 1, length(?1)) = ?1"
         );
         let mut found = self.with(|conn| match summaries(conn, &exact, [prefix])? {
             none if none.is_empty() => summaries(conn, &begins, [prefix]),
@@ -239,14 +257,121 @@ impl Reader {
 
     /// The hash of the event at a position.
     pub(super) fn hash_at(&self, position: u64) -> Result<Option<String>, JournalError> {
+        self.with(|conn| Ok(seal::hash_at(conn, position)?.map(|hash| hex(&hash))))
+    }
+
+    /// Runs that may be sealed.
+    pub(super) fn sealable(
+        &self,
+        retention: Retention,
+        most: u32,
+    ) -> Result<Vec<Sealable>, JournalError> {
+        self.with(|conn| seal::sealable(conn, retention, most))
+    }
+
+    /// The events of a stream as they were written.
+    pub(super) fn raw(&self, stream: &str) -> Result<Vec<RawEvent>, JournalError> {
+        let sql = format!("select {COLUMNS} from event where stream = ?1 order by seq");
         self.with(|conn| {
-            prepare(conn, "select hash from event where position = ?1")?
-                .query_row([integer(position)], |row| row.get::<_, Hash>(0))
-                .optional()
-                .map(|hash| hash.map(|hash| hex(&hash)))
-                .map_err(JournalError::from)
+            let mut statement = prepare(conn, &sql)?;
+            let mut rows = statement.query([stream])?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                let found = stored(row, &self.blobs)?;
+                let position = found.position;
+                let entry = found.clone().entry();
+                let entry = entry.map_err(|what| damaged_event(position, what))?;
+                let beside = match &entry.event {
+                    Event::StepSucceeded { history: Rows::Apart { digest, .. }, .. } => {
+                        body(conn, position, Part::Rows)?
+                            .map(|bytes| apart::unpacked(&bytes, digest))
+                            .transpose()
+                            .map_err(|error| unfit(position, &error))?
+                    }
+                    _ => None,
+                };
+                let beside = beside.map(|text| String::from_utf8_lossy(&text).into_owned());
+                events.push(found.raw(beside));
+            }
+            Ok(events)
         })
     }
+
+    /// What the chain holds of the event at a position.
+    pub(super) fn held(&self, position: u64) -> Result<Option<Held>, JournalError> {
+        let known = {
+            let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.iter().find(|link| link.position == position).map(BareLink::held)
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let sql = "select stream, seq, at, kind, payload_digest from event where position = ?1";
+        let (here, links) = self.with(|conn| {
+            let here = prepare(conn, sql)?.query_row([integer(position)], |row| {
+                let (stream, seq, kind) = (row.get(0)?, unsigned(row, 1)?, row.get(3)?);
+                let at = Timestamp::from_millis(row.get(2)?);
+                Ok(BareLink { position, stream, seq, at, kind, payload_digest: row.get(4)? })
+            });
+            let links = seal::links_around(conn, position)?;
+            Ok((here.optional()?, links))
+        })?;
+        let found = here.as_ref().or_else(|| links.iter().find(|link| link.position == position));
+        let held = found.map(BareLink::held);
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = links;
+        Ok(held)
+    }
+
+    /// How much of the file is used.
+    pub(super) fn space(&self) -> Result<Space, JournalError> {
+        self.with(|conn| {
+            let pages = |pragma: &str| -> Result<u64, JournalError> {
+                Ok(prepare(conn, pragma)?.query_row((), |row| unsigned(row, 0))?)
+            };
+            let each = pages("pragma page_size")?;
+            let bytes = each * pages("pragma page_count")?;
+            Ok(Space { bytes, free: each * pages("pragma freelist_count")? })
+        })
+    }
+}
+
+/// Which entries a filter lets through, in which order.
+fn entries_sql(filter: &EntryFilter) -> String {
+    let is_rare = |kind: &String| RARE.contains(&format!("'{kind}'"));
+    // Within a stream the sequence has the order of the positions, and an index.
+    let (condition, order) = match filter.stream {
+        Some(_) => ("stream = ?5", "seq"),
+        None if !filter.kinds.is_empty() && filter.kinds.iter().all(is_rare) => (RARE, "position"),
+        None => ("?5 is null", "position"),
+    };
+    let direction = if filter.newest { "desc" } else { "asc" };
+    format!(
+        "position > ?1 and at >= coalesce(?2, at) \
+         and (?3 is null or kind in (select value from json_each(?3))) \
+         and {condition} order by {order} {direction} limit ?4"
+    )
+}
+
+/// The position of the last event that is older than a time: journal time never runs backwards, so it is found
+/// by halves.
+fn last_before(conn: &Connection, since: Timestamp) -> Result<u64, JournalError> {
+    let newest = "select coalesce(max(position), 0) from event";
+    let mut most = prepare(conn, newest)?.query_row((), |row| unsigned(row, 0))?;
+    let mut least = 0;
+    // Of some positions only the link is left: the next event stands for them.
+    let sql = "select position, at from event where position >= ?1 order by position limit 1";
+    let mut statement = prepare(conn, sql)?;
+    while least < most {
+        let middle = least + (most - least).div_ceil(2);
+        let found = statement
+            .query_row([integer(middle)], |row| Ok((unsigned(row, 0)?, row.get::<_, i64>(1)?)))
+            .optional()?;
+        match found {
+            Some((position, at)) if at < since.as_millis() => least = position,
+            _ => most = middle - 1,
+        }
+    }
+    Ok(least)
 }
 
 /// The positions of rows that may go: older than a time, and of a run that was over at a position. Those of
@@ -326,6 +451,20 @@ mod tests {
         let sql = format!("explain query plan select {COLUMNS} from event where {DECISIONS}");
         let plan: String = conn.query_row(&sql, ("a", 1), |row| row.get(3)).unwrap();
         assert!(plan.contains("event_decision"), "{plan}");
+    }
+
+    #[test]
+    fn kinds_that_are_few_are_read_from_their_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_lock, conn) = schema::open(dir.path(), schema::MIGRATIONS).unwrap();
+        for (kind, is_rare) in [("override", true), ("run_created", false)] {
+            let kinds = vec![kind.to_owned()];
+            let rest = entries_sql(&EntryFilter { kinds, ..EntryFilter::default() });
+            let sql = format!("explain query plan select {COLUMNS} from event where {rest}");
+            let params = params![0, None::<i64>, format!("[\"{kind}\"]"), -1, None::<&str>];
+            let plan: String = conn.query_row(&sql, params, |row| row.get(3)).unwrap();
+            assert_eq!(plan.contains("event_rare"), is_rare, "{plan}");
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(super) fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
 
 /// The columns that [`summary`] reads.
 pub(super) const RUN_COLUMNS: &str = "run_id, created, plan_id, workflow, target, outcome, \
-     created_at, updated_at, wake_at, key";
+     created_at, updated_at, wake_at, key, sealed";
 
 /// A run with the position of its creation.
 pub(super) fn summary(row: &Row<'_>) -> rusqlite::Result<(u64, RunSummary)> {
@@ -110,6 +110,7 @@ pub(super) fn summary(row: &Row<'_>) -> rusqlite::Result<(u64, RunSummary)> {
         updated_at: Timestamp::from_millis(row.get(7)?),
         wake_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_millis),
         key: row.get(9)?,
+        sealed: row.get::<_, Option<i64>>(10)?.map(|events| u64::try_from(events).unwrap_or(0)),
     };
     Ok((unsigned(row, 1)?, summary))
 }

@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: &[SqlFile] = &[
     sql_file!("journal/0001_init"),
     sql_file!("journal/0002_fact"),
     sql_file!("journal/0003_body"),
+    sql_file!("journal/0004_seal"),
 ];
 
 /// How long a statement waits for another process to finish its commit.

@@ -12,8 +12,8 @@ use super::rows::io_error;
 use crate::journal::admission::{Admitted, PreparedAppend};
 use crate::journal::blob::{Blobs, LONGEST_ROW};
 use crate::journal::owed::Owed;
-use crate::journal::store::{Entry, JournalError};
-use crate::kernel::Timestamp;
+use crate::journal::store::{Entry, JournalError, Sealed, Sealing};
+use crate::kernel::{Redactor, Timestamp};
 
 /// How long a buffered event waits for company.
 const LINGER: Duration = Duration::from_millis(5);
@@ -32,6 +32,8 @@ pub(super) enum Request {
     Keep { plan: StoredPlan, reply: Reply<()> },
     /// Drop the rows that lie beside events older than a time, of runs that were over at a position.
     DropRows { through: u64, before: Timestamp, reply: Reply<u64> },
+    /// Seal runs, masking what the seal says.
+    Seal { sealing: Sealing, redactor: Redactor, reply: Reply<Sealed> },
     /// Let the file grow to so many pages at most.
     LimitPages { pages: u32, reply: Reply<()> },
 }
@@ -47,6 +49,7 @@ impl Request {
             Self::Append { reply: Some(reply), .. } => answer(reply, Err(error)),
             Self::Keep { reply, .. } | Self::LimitPages { reply, .. } => answer(reply, Err(error)),
             Self::DropRows { reply, .. } => answer(reply, Err(error)),
+            Self::Seal { reply, .. } => answer(reply, Err(error)),
         }
     }
 }
@@ -90,6 +93,8 @@ enum Made {
     Entries(Admitted),
     /// So many rows fewer.
     Dropped(u64),
+    /// So many runs and payloads fewer.
+    Sealed(Sealed),
     /// Nothing to tell of.
     Nothing,
 }
@@ -219,6 +224,10 @@ impl Writer {
                     .drop_rows(*through, *before)
                     .map(|rows| Ok(Made::Dropped(rows)));
             }
+            Request::Seal { sealing, redactor, .. } => {
+                let sealed = self.ledger.seal(sealing, (&self.blobs, redactor))?;
+                return Ok(sealed.map(Made::Sealed));
+            }
             Request::Append { batch, reply } => (batch, reply.is_some()),
         };
         let refused = self.owed.refuse(batch, heard).or_else(|| self.write_blobs(batch).err());
@@ -259,12 +268,18 @@ fn deliver((request, outcome): Staged) {
         Request::Append { batch, reply: Some(reply) } => {
             let entries = outcome.map(|made| match made {
                 Made::Entries(admitted) => admitted.entries(batch),
-                Made::Dropped(_) | Made::Nothing => Vec::new(),
+                Made::Dropped(_) | Made::Sealed(_) | Made::Nothing => Vec::new(),
             });
             answer(reply, entries);
         }
         Request::Keep { reply, .. } | Request::LimitPages { reply, .. } => {
             answer(reply, outcome.map(drop));
+        }
+        Request::Seal { reply, .. } => {
+            let sealed = outcome.map(|made| {
+                if let Made::Sealed(sealed) = made { sealed } else { Sealed::default() }
+            });
+            answer(reply, sealed);
         }
         Request::DropRows { reply, .. } => {
             let dropped = outcome.map(|made| if let Made::Dropped(rows) = made { rows } else { 0 });

@@ -17,10 +17,10 @@ pub use samples::OwnQueries;
 pub use text::text;
 
 use self::incidents::Incidents;
-use self::samples::Samples;
+use self::samples::{SAMPLER, Samples};
 use crate::journal::Entry;
-use crate::journal::event::{Decision, Event, Outcome};
-use crate::kernel::{Direction, Settlement, Span, Timestamp};
+use crate::journal::event::{Decision, Event, Outcome, Rows};
+use crate::kernel::{Direction, RunId, Settlement, Span, Timestamp};
 use crate::tools::analysis::number::share;
 
 /// The kinds of entries that [`Fold::add`] looks at.
@@ -37,7 +37,7 @@ pub const KINDS: [&str; 13] = [
     "doubt_settled",
     "unstuck",
     "override",
-    "pruned",
+    "runs_sealed",
 ];
 
 /// How far before the begin entries are read: what was in order before an incident was seen there.
@@ -214,7 +214,15 @@ pub struct Fold {
     approvals: Approvals,
     asked: Asked,
     latencies: Vec<f64>,
-    pruned: u64,
+    sealed: u64,
+}
+
+/// Whether the rows that lie beside an entry are counted: samples of sessions are, and nothing else is.
+pub fn wants_rows(entry: &Entry) -> bool {
+    let Event::StepSucceeded { history: Rows::Apart { .. }, fact, .. } = &entry.event else {
+        return false;
+    };
+    fact.as_ref().is_some_and(|found| found.name.tool == SAMPLER)
 }
 
 impl Fold {
@@ -229,7 +237,7 @@ impl Fold {
             approvals: Approvals::default(),
             asked: Asked::new(),
             latencies: Vec::new(),
-            pruned: 0,
+            sealed: 0,
         }
     }
 
@@ -275,7 +283,11 @@ impl Fold {
             | Event::DoubtSettled { .. }
             | Event::Unstuck { .. }
             | Event::Override { .. } => self.run(&stream).deeds += u64::from(counts),
-            Event::Pruned => self.pruned += u64::from(counts),
+            Event::RunsSealed { runs, .. } => {
+                let known = |run: &RunId| self.runs.get(run.as_str()).is_some_and(|run| run.counts);
+                let of_these = runs.iter().filter(|one| known(&one.run));
+                self.sealed += of_these.map(|one| one.events).sum::<u64>();
+            }
             _ => {}
         }
     }
@@ -330,7 +342,7 @@ impl Fold {
             not_measured: Vec::new(),
         };
         figures.targets = figures.goals();
-        figures.not_measured = figures.missing(self.pruned);
+        figures.not_measured = figures.missing(self.sealed);
         figures
     }
 }
@@ -357,7 +369,7 @@ impl Operations {
         ]
     }
 
-    fn missing(&self, pruned: u64) -> Vec<Missing> {
+    fn missing(&self, sealed: u64) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut add = |is_absent: bool, figure, why: &str| {
             if is_absent {
@@ -394,8 +406,8 @@ impl Operations {
             "cost of our own queries",
             "no sample of sessions is recorded; `sample_sessions` takes one every minute",
         );
-        let cut = format!("the payloads of {pruned} events were removed: figures may be too low");
-        add(pruned > 0, "what was pruned", &cut);
+        let cut = format!("the payloads of {sealed} events are gone: figures may be too low");
+        add(sealed > 0, "what was sealed", &cut);
         missing
     }
 }

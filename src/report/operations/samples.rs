@@ -8,6 +8,8 @@ use crate::tools::tool::HistoryRow;
 
 /// What `collect_sessions` calls sessions of ours: those whose `application_name` begins with `lakeops:`.
 const US: &str = "lakeops";
+/// What takes samples.
+pub(super) const SAMPLER: &str = "collect_sessions";
 /// Where it records them.
 const TABLE: &str = "connection_samples";
 

@@ -11,8 +11,8 @@ use lakeops::engine::state::RunState;
 use lakeops::engine::{Engine, StartOptions};
 use lakeops::journal::event::{Compensation, Decision, Fact};
 use lakeops::journal::store::{
-    Append, Durability, Entry, EntryFilter, Head, JournalError, RunFilter, RunSummary, Stream,
-    Verification,
+    Append, Durability, Entry, EntryFilter, Head, Held, JournalError, RawEvent, Retention,
+    RunFilter, RunSummary, Sealable, Sealed, Sealing, Space, Stream, Verification,
 };
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::{
@@ -363,6 +363,34 @@ impl Journal for Meddled {
         before: Timestamp,
     ) -> BoxFuture<'_, Result<u64, JournalError>> {
         self.inner.drop_rows(through, before)
+    }
+
+    fn sealable(
+        &self,
+        retention: Retention,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
+        self.inner.sealable(retention, most)
+    }
+
+    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
+        self.inner.seal(sealing)
+    }
+
+    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
+        self.inner.raw(run)
+    }
+
+    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
+        self.inner.held(position)
+    }
+
+    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
+        self.inner.space()
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.inner.compact()
     }
 
     fn facts<'a>(

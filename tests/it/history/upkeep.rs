@@ -9,13 +9,16 @@ use deltalake::arrow::datatypes::{DataType, Field, Schema};
 use lakeops::config::Settings;
 use lakeops::engine::parts::History;
 use lakeops::history::{self, HistoryError, HistoryWriter, Travel};
+use lakeops::journal::Event;
+use lakeops::journal::retention::seal_of;
+use lakeops::journal::store::{RunFilter, RunSummary};
 use lakeops::kernel::{ChangeSet, Failure, Operation, Query, SystemClock};
 use lakeops::postgres::PgReader;
 use lakeops::tools::tool::HistoryRow;
 use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
-use super::kit::{Kit, metric, target};
+use super::kit::{self, Kit, metric, target};
 
 const METRICS: &str = "lakebase_metrics";
 
@@ -149,4 +152,50 @@ async fn a_table_of_another_version_grows_and_loses_nothing() {
         { "metric_name": "before", "threshold_level": null, "x": "kept" },
     ]);
     assert_eq!(json!(kit.ask(read).await), expected);
+}
+
+fn sealed(runs: &[RunSummary]) -> Vec<(&str, bool)> {
+    runs.iter().map(|run| (run.run_id.as_str(), run.sealed.is_some())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_are_in_the_history_are_sealed_when_they_are_old() {
+    let kit = Kit::new();
+    kit.run("aaaaaaaaaaaaaaaa", vec![metric("one", 1.0)]).await;
+    kit.record("cccccccccccccccc", kit::begun("cccccccccccccccc")).await;
+    let later = kit.writer_in(366);
+    let runs = || kit.journal.runs(RunFilter::default());
+    // A history that cannot be appended to has taken nothing.
+    std::fs::write(kit.folder(), "").unwrap();
+    History::append_owed(&later).await.unwrap_err();
+    let all = runs().await.unwrap();
+    assert_eq!(sealed(&all), [("cccccccccccccccc", false), ("aaaaaaaaaaaaaaaa", false)]);
+    std::fs::remove_file(kit.folder()).unwrap();
+    History::append_owed(&kit.writer()).await.unwrap();
+    assert_eq!(runs().await.unwrap()[1].sealed, None, "it is not old");
+    // Another writer: the first one looks again in a while.
+    History::append_owed(&kit.writer_in(366)).await.unwrap();
+    let all = runs().await.unwrap();
+    assert_eq!(sealed(&all), [("cccccccccccccccc", false), ("aaaaaaaaaaaaaaaa", true)]);
+    let seal = seal_of(kit.journal.as_ref(), &all[1].run_id).await.unwrap().unwrap();
+    let Event::RunsSealed { by, in_history, .. } = &seal.event else { panic!("{seal:?}") };
+    assert_eq!((by.name.as_str(), in_history), ("lakeops", &true));
+    assert!(by.from.contains("keep_runs"), "{by:?}");
+    assert_eq!(kit.journal.verify().await.unwrap().broken, None);
+
+    // The history has it as it was, and the seal is a line of its audit.
+    let rows = "select steps_succeeded as n, outcome from workflow_runs";
+    let before = kit.ask(rows).await;
+    assert_eq!((before.len(), &before[0]["n"]), (1, &json!(1)), "{before:?}");
+    kit.writer().append_owed().await.unwrap();
+    assert_eq!(kit.ask(rows).await, before);
+    assert_eq!(kit.number("select count(*) from audit where action = 'runs_sealed'").await, 1);
+
+    // A history that is made again says nothing of it rather than something else.
+    std::fs::remove_dir_all(kit.folder()).unwrap();
+    kit.run("bbbbbbbbbbbbbbbb", vec![metric("two", 2.0)]).await;
+    kit.writer().append_owed().await.unwrap();
+    assert_eq!(kit.number("select count(*) from workflow_runs").await, 1);
+    let created = "select count(*) from audit where action = 'run_created'";
+    assert_eq!(kit.number(created).await, 3, "who began it stays in the journal");
 }

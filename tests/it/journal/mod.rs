@@ -2,7 +2,9 @@
 
 mod damage;
 mod failing;
+mod pruning;
 mod sample;
+mod sealing;
 mod writing;
 
 use std::sync::Arc;
