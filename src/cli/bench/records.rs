@@ -2,17 +2,23 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{
     Bench, BenchError, Figure, NoDatabase, bench_step, fan_out_step, forget_peak, make_folder,
-    peak_memory, run_created, script_plan, start, work,
+    nobody, peak_memory, run_created, script_plan, start, work,
 };
-use crate::journal::store::{Append, Durability, Expect};
+use crate::journal::event::Compensation;
+use crate::journal::retention::seal_next;
+use crate::journal::store::{Append, Durability, Expect, Retention, Sealing};
 use crate::journal::{Event, Journal as _, Outcome, SqliteJournal, Stream};
 use crate::kernel::{Digest, Redactor, RunId, Span};
 use crate::plan::document::{Action, ApprovalGate, OnReject};
+
+/// Later than all that was written.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// Events of one run of the large journal.
 const EACH: u32 = 1_000;
@@ -49,7 +55,8 @@ impl Bench {
         Ok(figure)
     }
 
-    /// A journal of so many events: written, opened, one run of it read, all of it checked.
+    /// A journal of so many events: written, opened, one run of it read, all of it checked; then all its runs
+    /// are sealed, and what is left is checked.
     pub(super) async fn large_journal(
         &self,
         dir: &Path,
@@ -64,22 +71,28 @@ impl Bench {
             let count = EACH.min(events - written);
             let stream = Stream::Run(RunId::new(format!("{written:016x}")));
             let created = run_created(Digest::of_bytes(b"bench"));
-            let attempts = (1..count).map(|n| Event::AttemptStarted {
+            let attempts = (1..count.max(2) - 1).map(|n| Event::AttemptStarted {
                 step: format!("s{n}"),
                 attempt: 1,
                 arguments: json!({ "table": "public.orders", "number": n }),
             });
-            let events = std::iter::once(created).chain(attempts).collect();
+            let (outcome, compensation) = (Outcome::Succeeded, Compensation::None);
+            let ended = Event::RunFinished { outcome, compensation, outputs: json!({}) };
+            let ended = (count > 1).then_some(ended);
+            let events = std::iter::once(created).chain(attempts).chain(ended).collect();
             let append = Append { stream, expect: Expect::Last(0), events };
             journal.append(vec![append], Durability::Synced).await?;
             written += count;
         }
         drop(journal);
         let mut made = self.figure(format!("{events} events written"), u64::from(events), start);
-        let failed = |source| BenchError::Disk { place: dir.display().to_string(), source };
-        let size = std::fs::metadata(dir.join("journal.db")).map_err(failed)?.len();
-        let each = size / u64::from(events.max(1));
-        made.note = format!("{}, {each} bytes each", bytesize::ByteSize(size));
+        let size = || {
+            let failed = |source| BenchError::Disk { place: dir.display().to_string(), source };
+            let size = std::fs::metadata(dir.join("journal.db")).map_err(failed)?.len();
+            let each = size / u64::from(events.max(1));
+            Ok::<_, BenchError>(format!("{}, {each} bytes each", bytesize::ByteSize(size)))
+        };
+        made.note = size()?;
         let start = self.clock.now();
         let journal = open()?;
         journal.head().await?;
@@ -95,6 +108,24 @@ impl Bench {
             return Err(BenchError::Lost(format!("the chain is broken: {:?}", verified.broken)));
         }
         let checked = self.figure("its chain checked".to_owned(), u64::from(events), start);
-        Ok(vec![made, opened, shown, checked])
+        let start = self.clock.now();
+        let sealing = Sealing {
+            runs: Vec::new(),
+            retention: Retention { before: start.plus(AFTERWARDS), through: u64::MAX },
+            by: nobody(),
+            in_history: false,
+            archive: None,
+        };
+        while seal_next(journal.as_ref(), &sealing).await?.runs > 0 {}
+        let mut sealed = self.figure("its runs sealed".to_owned(), u64::from(events), start);
+        journal.compact().await?;
+        sealed.note = size()?;
+        let start = self.clock.now();
+        let verified = journal.verify().await?;
+        if verified.broken.is_some() {
+            return Err(BenchError::Lost(format!("the chain is broken: {:?}", verified.broken)));
+        }
+        let walked = self.figure("its links checked".to_owned(), u64::from(events), start);
+        Ok(vec![made, opened, shown, checked, sealed, walked])
     }
 }
