@@ -47,7 +47,6 @@ pub(crate) async fn ground(
     let engine = session.rehearsal(&[connection]).await?;
     let tools = |stem: String| Tools {
         parts: engine.parts().clone(),
-        workflow: plan.body.workflow.clone(),
         connection: connection.to_owned(),
         stem,
         setup: copying.setup.clone(),
@@ -214,6 +213,8 @@ impl Launcher for Program {
         }
         let mut command = Command::new(&self.path);
         command.args(["test", "crash-worker"]).arg(folder).arg("--state").arg(&state);
+        // Who dies everywhere dies often before anything is settled.
+        command.env("LAKEOPS_SETTINGS__LIMITS__MAX_BARREN_RESUMES", "1000");
         for name in ["LAKEOPS_STATE", "LAKEOPS_CONNECTION", "LAKEOPS_DATABASE_URL"] {
             command.env_remove(name);
         }

@@ -69,10 +69,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Ground for Branched {
-    fn workflow(&self) -> String {
-        self.tools.workflow.clone()
-    }
-
     fn about(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         format!("a branch of {}/{}", part(&self.original.project), part(&self.original.branch))
@@ -226,10 +222,6 @@ impl OwnProjects {
 }
 
 impl Ground for OwnProjects {
-    fn workflow(&self) -> String {
-        self.tools.workflow.clone()
-    }
-
     fn about(&self) -> String {
         match &self.own {
             OwnProject::Made(branches) if branches.is_empty() => "a project of its own".to_owned(),

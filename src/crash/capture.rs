@@ -192,7 +192,22 @@ const PASSING: [&str; 14] = [
 
 fn put(snapshot: &mut Snapshot, resource: Value) {
     let name = resource.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(word) = stands_for(id_of(&name), &resource) {
+        snapshot.drawn.insert(id_of(&name).to_owned(), word);
+    }
     snapshot.contents.insert(format!("api {name}"), Content::Document(lasting(resource)));
+}
+
+/// What a role or a database is called in PostgreSQL, when its id is one that the service drew.
+fn stands_for(id: &str, resource: &Value) -> Option<String> {
+    let digits = id.strip_prefix("rol-").or_else(|| id.strip_prefix("db-"))?;
+    if digits.len() < 8 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let parts = ["spec", "status"].into_iter().filter_map(|part| resource.get(part));
+    let mut names =
+        parts.flat_map(|part| [part.get("postgres_role"), part.get("postgres_database")]);
+    names.find_map(|name| Some(name?.as_str()?.to_owned()))
 }
 
 fn lasting(value: Value) -> Value {
@@ -322,4 +337,21 @@ pub(super) fn files(folder: &Path, snapshot: &mut Snapshot) -> std::io::Result<(
     }
     snapshot.contents.insert("files".to_owned(), Content::Document(Value::Object(found)));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_ids_are_told_from_chosen_ones() {
+        let role = json!({ "status": { "postgres_role": "app" } });
+        assert_eq!(stands_for("rol-20a4f7db8e84f544", &role), Some("app".to_owned()));
+        let database = json!({ "spec": { "postgres_database": "shop" } });
+        assert_eq!(stands_for("db-20a4f7db8e84f544", &database), Some("shop".to_owned()));
+        for chosen in ["app", "rol-app", "rol-20a4", "ep-20a4f7db8e84f544"] {
+            assert_eq!(stands_for(chosen, &role), None, "{chosen}");
+        }
+        assert_eq!(stands_for("rol-20a4f7db8e84f544", &json!({})), None);
+    }
 }

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::boundary::{Boundary, chosen, common, second};
 use super::ground::Ground;
-use super::report::{Line, Report, Verdict};
+use super::report::{InOneRun, Line, Report, Verdict};
 use super::snapshot::{Difference, Reference, Snapshot};
 use super::trial::{End, Launcher, Left, Trial};
 use super::worker::WorkError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::journal::event::Outcome;
-use crate::kernel::{Clock, Failure, Redactor, Span};
+use crate::kernel::{Clock, Failure, Redactor, Span, Timestamp};
 
 /// How often a kill is tried whose place is not reached each time.
 const TRIES: u32 = 3;
@@ -37,6 +37,8 @@ pub struct Test {
     pub only: Vec<String>,
     /// At most so many, spread evenly.
     pub sample: Option<usize>,
+    /// One run that dies once at each boundary, instead of a run for each of them.
+    pub in_one_run: bool,
     /// How many runs are worked on at once.
     pub jobs: usize,
     /// Whether what is asked is approved.
@@ -83,6 +85,12 @@ pub enum CrashError {
     KilledElsewhere {
         /// Where it was told to die.
         wanted: String,
+    },
+    /// A process says how its run stands in words that nobody knows.
+    #[error("a process says of its run `{said}`, which is no outcome")]
+    NoOutcome {
+        /// What it says.
+        said: String,
     },
     /// A process ended with an error.
     #[error("a process ended with an error: {said}")]
@@ -191,6 +199,7 @@ struct Conductor<'a> {
 
 /// What an undisturbed run showed.
 struct Undisturbed {
+    workflow: String,
     outcome: Outcome,
     boundaries: Vec<Boundary>,
     snapshot: Snapshot,
@@ -223,6 +232,16 @@ impl Conductor<'_> {
         let boundaries = common(first.boundaries, &other.boundaries);
         let reference = Reference::of(first.snapshot, &other.snapshot);
         let of = boundaries.len();
+        if self.test.in_one_run {
+            self.progress.stage("running it again, with a kill at each boundary");
+            let in_one_run = Some(self.in_one_run(&reference).await);
+            let lines = Vec::new();
+            return Ok(self.report(
+                (first.workflow, outcome),
+                (of, lines, in_one_run),
+                (&reference, began),
+            ));
+        }
         let chosen = chosen(boundaries, &self.test.only, self.test.sample);
         if chosen.is_empty() {
             return Err(CrashError::NothingFits { of });
@@ -240,20 +259,26 @@ impl Conductor<'_> {
                 }
             });
         let lines = lines.buffered(self.test.jobs.max(1)).collect().await;
-        Ok(Report {
-            workflow: self.workflow(),
-            ground: self.test.ground.about(),
-            outcome,
-            boundaries: of,
-            kills: self.kills.load(Ordering::Relaxed),
-            lines,
-            not_compared: reference.not_compared(),
-            took: self.test.clock.now().since(began),
-        })
+        Ok(self.report((first.workflow, outcome), (of, lines, None), (&reference, began)))
     }
 
-    fn workflow(&self) -> String {
-        self.test.ground.workflow()
+    fn report(
+        &self,
+        (workflow, outcome): (String, String),
+        (boundaries, lines, in_one_run): (usize, Vec<Line>, Option<InOneRun>),
+        (reference, began): (&Reference, Timestamp),
+    ) -> Report {
+        Report {
+            workflow,
+            ground: self.test.ground.about(),
+            outcome,
+            boundaries,
+            kills: self.kills.load(Ordering::Relaxed),
+            lines,
+            in_one_run,
+            not_compared: reference.not_compared(),
+            took: self.test.clock.now().since(began),
+        }
     }
 
     /// A fresh copy for the time of `work`.
@@ -291,7 +316,8 @@ impl Conductor<'_> {
                         let text = format!("undisturbed, {fault}");
                         return Err(Failure::permanent("crash::journal", text).into());
                     }
-                    Ok(Undisturbed { outcome, boundaries, snapshot: left.snapshot })
+                    let workflow = trial.workflow().to_owned();
+                    Ok(Undisturbed { workflow, outcome, boundaries, snapshot: left.snapshot })
                 }
                 _ => {
                     let what = left.view.waiting_for.first().map(|what| format!(", for {what}"));
@@ -319,6 +345,18 @@ impl Conductor<'_> {
         Line { boundary, kill, double_kill, second }
     }
 
+    /// One run that dies once at each boundary that it passes.
+    async fn in_one_run(&self, reference: &Reference) -> InOneRun {
+        let ended = self.on_a_copy(async |trial| Ok((trial.dying().await?, trial.left().await?)));
+        match ended.await {
+            Ok((died, left)) => {
+                self.kills.fetch_add(died.len(), Ordering::Relaxed);
+                InOneRun { died, ended: verdict(&left, reference) }
+            }
+            Err(error) => InOneRun { died: Vec::new(), ended: broken(&error) },
+        }
+    }
+
     async fn judged(&self, kills: &[&Boundary], reference: &Reference) -> (Verdict, Vec<Boundary>) {
         for _ in 0..TRIES {
             match self.killed(kills).await {
@@ -326,14 +364,7 @@ impl Conductor<'_> {
                 Ok(Killed::Ended { left, recovery }) => {
                     return (verdict(&left, reference), recovery);
                 }
-                Err(error) => {
-                    let why =
-                        std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
-                            error.source()
-                        });
-                    let why: Vec<String> = why.map(ToString::to_string).collect();
-                    return (Verdict::Broken { why: why.join(": ") }, Vec::new());
-                }
+                Err(error) => return (broken(&error), Vec::new()),
             }
         }
         (Verdict::NotReached, Vec::new())
@@ -353,6 +384,12 @@ impl Conductor<'_> {
         })
         .await
     }
+}
+
+fn broken(error: &CrashError) -> Verdict {
+    let why = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let why: Vec<String> = why.map(ToString::to_string).collect();
+    Verdict::Broken { why: why.join(": ") }
 }
 
 fn verdict(left: &Left, reference: &Reference) -> Verdict {

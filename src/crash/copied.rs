@@ -53,10 +53,6 @@ impl Copied {
 }
 
 impl Ground for Copied {
-    fn workflow(&self) -> String {
-        self.tools.workflow.clone()
-    }
-
     fn about(&self) -> String {
         format!("a copy of the database `{}`, on its own server", self.original.database())
     }

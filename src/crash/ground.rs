@@ -9,9 +9,6 @@ use crate::postgres::PgEndpoint;
 
 /// Makes fresh copies of one beginning.
 pub trait Ground: Send + Sync {
-    /// The workflow that is tested.
-    fn workflow(&self) -> String;
-
     /// What a copy is, for people: `a branch of shop/production`.
     fn about(&self) -> String;
 
@@ -49,8 +46,6 @@ pub struct Place {
 pub struct Tools {
     /// The parts of an engine of the connection that is copied.
     pub parts: Parts,
-    /// The workflow that is tested.
-    pub workflow: String,
     /// The connection.
     pub connection: String,
     /// What begins the names of this test's copies.

@@ -67,6 +67,15 @@ pub struct Line {
     pub second: Option<Boundary>,
 }
 
+/// What became of one run that was killed at each boundary in turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InOneRun {
+    /// Where a process of it died, in order.
+    pub died: Vec<String>,
+    /// How the run ended.
+    pub ended: Verdict,
+}
+
 /// What a test found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -80,8 +89,11 @@ pub struct Report {
     pub boundaries: usize,
     /// How many processes were killed where they should be.
     pub kills: usize,
-    /// Those that were tested.
+    /// Those that were tested with a run for each.
     pub lines: Vec<Line>,
+    /// The run that died at each of them, when that is how it was tested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_one_run: Option<InOneRun>,
     /// What is not compared, and why.
     pub not_compared: BTreeMap<String, String>,
     /// How long it took.
@@ -98,7 +110,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         self.lines.iter().all(|line| {
             line.kill.is_good() && (line.double_kill.is_good() || line.second.is_none())
-        })
+        }) && self.in_one_run.as_ref().is_none_or(|run| run.ended.is_good())
     }
 
     fn verdicts(&self) -> impl Iterator<Item = (&Line, &'static str, &Verdict)> {
@@ -114,6 +126,10 @@ impl Report {
         let _fits = writeln!(text, "{}", style.paint(Tone::Strong, &head));
         let _fits =
             writeln!(text, "each run had {}; undisturbed it {}\n", self.ground, self.outcome);
+        if let Some(run) = &self.in_one_run {
+            self.killed_in_one_run(run, &mut text, style);
+            return text;
+        }
         let width = self.lines.iter().map(|line| line.boundary.to_string().chars().count()).max();
         let width = width.unwrap_or(0).max("BOUNDARY".len());
         let title = format!("{:width$}  {:11}  {}", "BOUNDARY", "KILL", "DOUBLE KILL");
@@ -134,6 +150,26 @@ impl Report {
         text
     }
 
+    fn killed_in_one_run(&self, run: &InOneRun, text: &mut String, style: Style) {
+        let _fits = writeln!(text, "{}", style.paint(Tone::Faint, "A PROCESS OF ONE RUN DIED AT"));
+        for boundary in &run.died {
+            let _fits = writeln!(text, "{boundary}");
+        }
+        text.push('\n');
+        self.not_compared(text, style);
+        let (tone, _) = run.ended.mark();
+        fault(text, &style.paint(tone, "in the end:"), &run.ended);
+        if let Verdict::InDoubt { changes } = &run.ended {
+            doubts(text, style, &changes.iter().collect());
+        }
+        let kills = count(self.kills, "kill");
+        self.judgement(
+            text,
+            style,
+            &format!("{kills} in one run: {}", run.ended.mark().1.to_lowercase()),
+        );
+    }
+
     fn not_compared(&self, text: &mut String, style: Style) {
         if self.not_compared.is_empty() {
             return;
@@ -152,19 +188,7 @@ impl Report {
         };
         let Some((line, how, verdict)) = self.verdicts().find(bad) else { return };
         let head = format!("{how} at {}:", line.boundary);
-        let _fits = writeln!(text, "{}", style.paint(Tone::Bad, &head));
-        match verdict {
-            Verdict::Different { differences } => {
-                for Difference { place, what } in differences {
-                    let _fits = writeln!(text, "  {place}: {what}");
-                }
-            }
-            Verdict::Broken { why } => {
-                let _fits = writeln!(text, "  {why}");
-            }
-            _ => text.push_str("  it ended several times without coming there\n"),
-        }
-        text.push('\n');
+        fault(text, &style.paint(Tone::Bad, &head), verdict);
     }
 
     fn doubts(&self, text: &mut String, style: Style) {
@@ -174,15 +198,9 @@ impl Report {
                 told.extend(changes);
             }
         }
-        if told.is_empty() {
-            return;
+        if !told.is_empty() {
+            doubts(text, style, &told);
         }
-        let head = "put before a person, as the workflow says (`lakeops settle`):";
-        let _fits = writeln!(text, "{}", style.paint(Tone::Warn, head));
-        for change in told {
-            let _fits = writeln!(text, "  {change}");
-        }
-        text.push('\n');
     }
 
     fn summary(&self, text: &mut String, style: Style) {
@@ -193,18 +211,49 @@ impl Report {
             .filter(|mark| number(mark) > 0)
             .map(|mark| format!("{} {}", number(mark), mark.to_lowercase()))
             .collect();
-        let (tone, mark) = if self.is_good() { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
         let noun = if self.boundaries == 1 { "boundary" } else { "boundaries" };
-        let line = format!(
-            "{mark} {} of {} {noun}, {}: {}  ({})",
-            self.lines.len(),
-            self.boundaries,
-            count(self.kills, "kill"),
-            parts.join(", "),
-            length(self.took)
+        let (tested, kills) = (self.lines.len(), count(self.kills, "kill"));
+        let of = self.boundaries;
+        self.judgement(
+            text,
+            style,
+            &format!("{tested} of {of} {noun}, {kills}: {}", parts.join(", ")),
         );
+    }
+
+    fn judgement(&self, text: &mut String, style: Style, what: &str) {
+        let (tone, mark) = if self.is_good() { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
+        let line = format!("{mark} {what}  ({})", length(self.took));
         let _fits = writeln!(text, "{}", style.paint(tone, &line));
     }
+}
+
+/// What went wrong, below a heading; nothing, when nothing did.
+fn fault(text: &mut String, head: &str, verdict: &Verdict) {
+    let lines: Vec<String> = match verdict {
+        Verdict::Different { differences } => differences
+            .iter()
+            .map(|Difference { place, what }| format!("{place}: {what}"))
+            .collect(),
+        Verdict::Broken { why } => vec![why.clone()],
+        Verdict::NotReached => vec!["it ended several times without coming there".to_owned()],
+        Verdict::Same | Verdict::InDoubt { .. } | Verdict::NotTried => return,
+    };
+    let _fits = writeln!(text, "{head}");
+    for line in lines {
+        let _fits = writeln!(text, "  {line}");
+    }
+    text.push('\n');
+}
+
+/// Changes that a person is asked about.
+fn doubts(text: &mut String, style: Style, changes: &BTreeSet<&String>) {
+    let head = "put before a person, as the workflow says (`lakeops settle`):";
+    let _fits = writeln!(text, "{}", style.paint(Tone::Warn, head));
+    for change in changes {
+        let _fits = writeln!(text, "  {change}");
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
@@ -224,6 +273,7 @@ mod tests {
             boundaries: 9,
             kills: 4,
             lines,
+            in_one_run: None,
             not_compared: [("table public.t: at".to_owned(), "differs".to_owned())].into(),
             took: Duration::from_millis(2_500),
         }
@@ -238,6 +288,25 @@ mod tests {
         assert!(text.contains("pay/do 0/after effect  same         in doubt"), "{text}");
         assert!(text.contains("1 of 9 boundaries, 4 kills: 1 same, 1 in doubt  (2.5s)"), "{text}");
         assert!(text.contains("`pay`: command x") && text.contains("table public.t: at (differs)"));
+    }
+
+    #[test]
+    fn a_run_that_died_everywhere_is_one() {
+        let in_one_run = |ended| {
+            let died = vec!["a/after commit".to_owned(), "pay/do 0/after effect".to_owned()];
+            Report { in_one_run: Some(InOneRun { died, ended }), kills: 2, ..report(Vec::new()) }
+        };
+        let good = in_one_run(Verdict::Same);
+        assert!(good.is_good());
+        let text = good.text(Style::PLAIN);
+        assert!(text.contains("DIED AT\na/after commit\npay/do 0/after effect\n"), "{text}");
+        assert!(text.contains("✓ 2 kills in one run: same  (2.5s)"), "{text}");
+        let bad = in_one_run(Verdict::Broken { why: "it stands still".to_owned() });
+        assert!(!bad.is_good());
+        let text = bad.text(Style::PLAIN);
+        assert!(text.contains("in the end:\n  it stands still\n"), "{text}");
+        assert!(text.contains("✗ 2 kills in one run: broken"), "{text}");
+        assert_eq!(serde_json::to_value(&good).unwrap()["in_one_run"]["ended"]["verdict"], "same");
     }
 
     #[test]

@@ -40,12 +40,17 @@ pub struct Snapshot {
     pub contents: BTreeMap<String, Content>,
     /// What is not compared, and why.
     pub left_out: BTreeMap<String, String>,
+    /// Ids that a service drew, each with what it stands for.
+    pub drawn: BTreeMap<String, String>,
 }
 
 impl Snapshot {
-    /// The same, with names that are another for each run replaced by what they stand for.
+    /// The same, with names that are another for each run replaced by what they stand for: those given, and
+    /// the ids that a service drew.
     #[must_use]
     pub fn without_names(self, names: &[(&str, &str)]) -> Self {
+        let drawn = self.drawn.iter().map(|(id, word)| (id.as_str(), word.as_str()));
+        let names: Vec<(&str, &str)> = names.iter().copied().chain(drawn).collect();
         let plain = |text: &str| {
             names.iter().fold(text.to_owned(), |text, (name, word)| text.replace(name, word))
         };
@@ -73,7 +78,7 @@ impl Snapshot {
             (plain(&place), content)
         });
         let left_out = self.left_out.into_iter().map(|(place, why)| (plain(&place), why));
-        Self { contents: contents.collect(), left_out: left_out.collect() }
+        Self { contents: contents.collect(), left_out: left_out.collect(), drawn: BTreeMap::new() }
     }
 }
 
@@ -358,6 +363,24 @@ mod tests {
         assert_eq!(compared(&one, &two, &one), (vec![], vec!["x".to_owned()]));
         let fewer = rows(&[json!({"a": 1, "b": 1})]);
         assert_eq!(compared(&one, &fewer, &two), (vec![], vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn an_id_that_was_drawn_is_known_by_what_it_stands_for() {
+        let run = |id: &str, copy: &str| {
+            let role = Content::Document(json!({ "name": format!("{copy}/roles/{id}") }));
+            let mut left = left(&[(&format!("api {copy}/roles/{id}"), role)]);
+            left.drawn.insert(id.to_owned(), "app".to_owned());
+            left.without_names(&[(copy, "COPY")])
+        };
+        let (one, two) = (run("rol-0011", "tmp-1"), run("rol-2233", "tmp-2"));
+        assert_eq!(one, two);
+        let reference = Reference::of(one, &two);
+        assert_eq!(reference.compare(&run("rol-4455", "tmp-3")), []);
+        assert!(reference.not_compared().is_empty());
+        let none = reference.compare(&left(&[]));
+        assert_eq!(none.len(), 1, "{none:?}");
+        assert_eq!(none[0].place, "api COPY/roles/app");
     }
 
     #[test]

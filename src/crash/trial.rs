@@ -15,7 +15,7 @@ use super::capture;
 use super::conduct::{CrashError, Test};
 use super::ground::Place;
 use super::snapshot::Snapshot;
-use super::worker::{FILES, ORDER, OUTCOME, Order, PLAN, STATE, TRACE};
+use super::worker::{DIED, FILES, ORDER, OUTCOME, Order, PLAN, STATE, TRACE};
 use crate::history::Location;
 use crate::journal::event::{Event, Outcome};
 use crate::journal::store::RunFilter;
@@ -79,6 +79,11 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
+    /// The workflow that is run.
+    pub(super) fn workflow(&self) -> &str {
+        &self.place.plan.body.workflow
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -86,8 +91,40 @@ impl<'a> Trial<'a> {
     /// Runs a process that goes on with the run. With `kill` it has to die exactly there, unless it ends
     /// without coming to that place.
     pub(super) async fn process(&self, kill: Option<&Boundary>) -> Result<End, CrashError> {
+        let end = self.carried(kill, false).await?;
+        let elsewhere = |kill: &&Boundary| self.boundaries().last() != Some(*kill);
+        match kill.filter(elsewhere) {
+            Some(kill) if end == End::Killed => {
+                Err(CrashError::KilledElsewhere { wanted: kill.to_string() })
+            }
+            _ => Ok(end),
+        }
+    }
+
+    /// Runs processes that go on with the run, and die each at a boundary at which none died yet, until one
+    /// ends by itself. The names of the boundaries.
+    pub(super) async fn dying(&self) -> Result<Vec<String>, CrashError> {
+        loop {
+            let before = self.died().len();
+            if let End::Outcome(_) = self.carried(None, true).await? {
+                return Ok(self.died());
+            }
+            if self.died().len() == before {
+                let wanted = "another boundary".to_owned();
+                return Err(CrashError::KilledElsewhere { wanted });
+            }
+        }
+    }
+
+    fn died(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path(DIED)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    async fn carried(&self, kill: Option<&Boundary>, kills_each: bool) -> Result<End, CrashError> {
         let order = Order {
             kill: kill.cloned(),
+            kills_each,
             fence: self.place.fence.clone(),
             approves: self.test.approves,
             outside: self.test.outside,
@@ -118,27 +155,15 @@ impl<'a> Trial<'a> {
         let output = ended.map_err(|_| CrashError::TooLong { within: patience })?;
         let output = output.map_err(CrashError::Process)?;
         let is_killed = output.status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32);
-        match kill {
-            Some(kill) if is_killed => {
-                let last = self.boundaries().pop();
-                if last.as_ref() == Some(kill) {
-                    Ok(End::Killed)
-                } else {
-                    Err(CrashError::KilledElsewhere { wanted: kill.to_string() })
-                }
-            }
-            _ if output.status.success() || self.path(OUTCOME).is_file() => {
-                let text = fs::read_to_string(self.path(OUTCOME)).map_err(CrashError::Folder)?;
-                let outcome = serde_json::from_value(serde_json::Value::String(text));
-                let outcome: Outcome =
-                    outcome.map_err(|error| CrashError::Plan(error.to_string()))?;
-                Ok(End::Outcome(outcome))
-            }
-            _ => {
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                Err(CrashError::Failed { said: self.test.redactor.mask(said.trim()) })
-            }
+        if is_killed && (kill.is_some() || kills_each) {
+            return Ok(End::Killed);
         }
+        if output.status.success() || self.path(OUTCOME).is_file() {
+            let text = fs::read_to_string(self.path(OUTCOME)).map_err(CrashError::Folder)?;
+            return outcome(text).map(End::Outcome);
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(CrashError::Failed { said: self.test.redactor.mask(said.trim()) })
     }
 
     /// What the latest process passed, in order.
@@ -177,6 +202,12 @@ impl<'a> Trial<'a> {
         let snapshot = snapshot.without_names(&names);
         Ok(Left { doubts: doubts(&view), view, snapshot, faults })
     }
+}
+
+/// What a process says of its run.
+fn outcome(said: String) -> Result<Outcome, CrashError> {
+    let found = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == said);
+    found.ok_or(CrashError::NoOutcome { said })
 }
 
 /// Changes that were settled twice, or without a start.
@@ -235,4 +266,21 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_process_are_known_or_told() {
+        for known in Outcome::ALL {
+            assert_eq!(outcome(known.as_str().to_owned()).unwrap(), known);
+        }
+        for torn in ["", "succee", "succeeded\n"] {
+            let error = outcome(torn.to_owned()).unwrap_err();
+            let text = format!("a process says of its run `{torn}`, which is no outcome");
+            assert_eq!(error.to_string(), text);
+        }
+    }
 }

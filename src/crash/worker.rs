@@ -1,8 +1,8 @@
 //! What a child process of a test does: it carries the plan of its folder out, within a fence, and dies
 //! where it is told to.
 //!
-//! The folder holds `order.json` and `plan.json`; the process adds a line to `trace` for each boundary and writes
-//! `outcome` when it ends by itself. Below `state` is its journal, and `files` is its working directory.
+//! The folder holds `order.json` and `plan.json`; the process adds a line to `trace` for each boundary, one to
+//! `died` where it dies unless one place was named, and writes `outcome` when it ends by itself. Below `state` is its journal, and `files` is its working directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ use crate::report::RunView;
 pub struct Order {
     /// Where it dies.
     pub kill: Option<Boundary>,
+    /// Whether it dies at the first boundary at which no process of its run died yet.
+    pub kills_each: bool,
     /// What it does not reach beyond.
     pub fence: Fence,
     /// Whether it approves what is asked.
@@ -75,6 +77,7 @@ pub(super) const ORDER: &str = "order.json";
 pub(super) const PLAN: &str = "plan.json";
 pub(super) const TRACE: &str = "trace";
 pub(super) const OUTCOME: &str = "outcome";
+pub(super) const DIED: &str = "died";
 pub(super) const STATE: &str = "state";
 pub(super) const FILES: &str = "files";
 
@@ -104,6 +107,10 @@ pub fn kill_points(folder: &Path) -> Result<Arc<dyn KillPoints>, WorkError> {
     let armed = ArmedKill::new(kill.map(|kill| kill.nth), Some(&trace)).map_err(at(trace))?;
     Ok(match order.kill {
         Some(kill) => Arc::new(armed.named(kill.name)),
+        None if order.kills_each => {
+            let died = folder.join(DIED);
+            Arc::new(armed.each(&died).map_err(at(died))?)
+        }
         None => Arc::new(armed),
     })
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::crash_ground::{self, Copying, Program};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::follow::told_to_end;
 use crate::cli::library::{self, Wanted};
 use crate::cli::output::Output;
 use crate::cli::session::Session;
@@ -40,7 +41,8 @@ Examples:
   lakeops test crash heal_bloat --database-url postgres://me@db/copy --approve-all
   lakeops test crash migrate_schema --connection emulator --own-project --approve-all
   lakeops test crash nightly --only '*/after effect' --only 'pay/*'
-  lakeops test crash long_one --sample 30 --jobs 4 --output json")]
+  lakeops test crash long_one --sample 30 --jobs 4 --output json
+  lakeops test crash long_one --in-one-run --approve-all")]
 pub(crate) struct Args {
     /// The workflow: its name or its file
     workflow: String,
@@ -74,6 +76,10 @@ pub(crate) struct Args {
     /// At most so many boundaries, spread evenly over all
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
+    /// Kill one run once at each boundary that it passes, instead of a run for each: minutes instead of hours,
+    /// and what goes wrong is not told apart by boundary
+    #[arg(long, conflicts_with_all = ["only", "sample"])]
+    in_one_run: bool,
     /// How many runs are worked on at once
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
@@ -119,6 +125,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
         redactor: session.shell.out.redactor().clone(),
         only: args.only,
         sample: args.sample.and_then(|sample| usize::try_from(sample).ok()),
+        in_one_run: args.in_one_run,
         jobs: usize::try_from(args.jobs).unwrap_or(1),
         approves: args.approve_all,
         outside: args.outside,
@@ -153,9 +160,8 @@ fn announce(session: &Session<'_>, ground: &dyn Ground, args: &Args) {
 }
 
 async fn listen(interrupt: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        interrupt.cancel();
-    }
+    told_to_end().await;
+    interrupt.cancel();
 }
 
 /// A bar on a terminal, with what is left; nothing elsewhere.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use lakeops::config::Settings;
 use lakeops::crash::copied::Copied;
 use lakeops::crash::report::Verdict;
 use lakeops::crash::{Launcher, Progress, Report, Test, Tools, conduct, worker};
@@ -85,6 +86,10 @@ async fn child() {
         SqliteJournal::open(&state, Arc::new(SystemClock), Redactor::default()).unwrap();
     parts.ownership = Arc::new(RunLocks::new(&state));
     parts.kill = worker::kill_points(folder).unwrap();
+    let mut settings = Settings::default();
+    // Who dies everywhere dies often before anything is settled.
+    settings.limits.max_barren_resumes = 1_000;
+    parts.settings = Arc::new(settings);
     if folder.join("careless").exists() {
         let appliers = Appliers::new(NotificationApplier::default());
         let kind = Operation::Sql {
@@ -97,13 +102,12 @@ async fn child() {
     worker::work(folder, parts, Redactor::default()).await.unwrap();
 }
 
-async fn tested(hint: &str, is_careless: bool) -> Report {
+async fn tested(hint: &str, is_careless: bool, in_one_run: bool) -> Report {
     let endpoint = postgres().await.fresh_database(hint).await;
     execute(&endpoint, &["create table public.t (n int)"]).await;
     let plan = plan(vec![step("add", &[], sql(&["insert into public.t values (1)"]))]);
     let tools = Tools {
         parts: parts(endpoint.clone()),
-        workflow: "add".to_owned(),
         connection: "test".to_owned(),
         stem: format!("{hint}_{}", std::process::id()),
         setup: vec!["insert into public.t values (0)".to_owned()],
@@ -115,6 +119,7 @@ async fn tested(hint: &str, is_careless: bool) -> Report {
         redactor: Redactor::default(),
         only: vec!["add/do */*".to_owned()],
         sample: None,
+        in_one_run,
         jobs: 2,
         approves: true,
         outside: false,
@@ -126,9 +131,9 @@ async fn tested(hint: &str, is_careless: bool) -> Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applier_that_repeats_what_it_did_is_found() {
-    let sound = tested("crash_sound", false).await;
+    let sound = tested("crash_sound", false, false).await;
     assert!(sound.is_good(), "{sound:#?}");
-    let broken = tested("crash_broken", true).await;
+    let broken = tested("crash_broken", true, false).await;
     assert!(!broken.is_good(), "{broken:#?}");
     let after = broken.lines.iter().rfind(|line| line.boundary.name.ends_with("/after effect"));
     let Verdict::Different { differences } = &after.unwrap().kill else { panic!("{broken:#?}") };
@@ -136,4 +141,23 @@ async fn an_applier_that_repeats_what_it_did_is_found() {
     assert_eq!(rows.what, r#"row 2 times instead of 1: {"n":1}"#);
     let text = broken.text(lakeops::report::Style::PLAIN);
     assert!(text.contains("DIFFERENT") && text.contains("table public.t: row 2 times"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_found_in_one_run_as_well() {
+    let sound = tested("crash_sound_once", false, true).await;
+    assert!(sound.is_good(), "{sound:#?}");
+    let run = sound.in_one_run.as_ref().unwrap();
+    for boundary in ["before effect", "in transaction", "after effect"] {
+        let name = format!("add/do 0/{boundary}");
+        assert!(run.died.contains(&name), "{name}: {:?}", run.died);
+    }
+    assert_eq!(run.died.len(), sound.kills);
+    let broken = tested("crash_broken_once", true, true).await;
+    assert!(!broken.is_good(), "{broken:#?}");
+    let Verdict::Different { differences } = &broken.in_one_run.as_ref().unwrap().ended else {
+        panic!("{broken:#?}")
+    };
+    let rows = differences.iter().find(|found| found.place == "table public.t").unwrap();
+    assert!(rows.what.starts_with("row ") && rows.what.ends_with(r#"instead of 1: {"n":1}"#));
 }

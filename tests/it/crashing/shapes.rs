@@ -1,10 +1,16 @@
 //! Small workflows of every shape, through the real program.
 
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::cli::Project;
-use crate::harness::{connect, execute};
-use sqlx::Connection as _;
+use crate::harness::{connect, execute, value};
+use crate::serve::until;
 
 /// A database with a table for each workflow below.
 async fn project(hint: &str) -> Project {
@@ -169,8 +175,42 @@ async fn what_the_author_says_of_a_command_is_held_against_it() {
     let doubts = doubts.filter(|line| line["kill"]["verdict"] == "in_doubt").count();
     assert!(doubts > 0, "{report:#}");
 
-    let said = project.run(&["test", "crash", "workflows/written.yaml", "--approve-all"]);
-    assert!(said.code != 0 || said.out.contains("undisturbed it failed"), "{}", said.out);
+    // Without `--outside` no program is run: undisturbed it fails, and killed it fails the same way.
+    let written = command("written", write, ", repeatable: true");
+    let inside = ["--approve-all", "--sample", "1"];
+    let report = passes(&project, "written", &written, &inside);
+    assert_eq!(report["outcome"], "failed twice");
+}
+
+/// What a run of a test has been told, from the folders below one.
+fn order_below(folder: &Path) -> Option<Value> {
+    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut orders = folders.filter_map(|folder| std::fs::read(folder.join("order.json")).ok());
+    orders.find_map(|order| serde_json::from_slice(&order).ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_end_it_removes_its_copies() {
+    let project = project("crash_told").await;
+    project.write("workflows/changes.yaml", CHANGES);
+    project.write("tmp/here", "");
+    let folder = project.path().join("tmp");
+    let mut child = project.command(&["test", "crash", "changes", "--approve-all"]);
+    child.env("TMPDIR", &folder).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let mut order = None;
+    assert!(until(|| {
+        order = order_below(&folder);
+        order.is_some()
+    }));
+    let order = order.unwrap();
+    let copy = order["fence"]["database"].as_str().unwrap();
+    let (stem, _) = copy.rsplit_once('_').unwrap();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let left = format!("select count(*) from pg_database where starts_with(datname, '{stem}')");
+    assert_eq!(value::<i64>(&project.endpoint(), &left).await, 0, "copies are left: {stem}");
+    assert_eq!(order_below(&folder), None, "a folder of a run is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,28 @@ pub(crate) async fn ask(status: &Value, verb: &str, path: &str, body: Value) -> 
     request.send().await.unwrap().json().await.unwrap()
 }
 
+/// Makes a project, and waits until it is there: on a busy machine the answer comes before.
+pub(crate) async fn project(status: &Value, id: &str) {
+    let create = format!("/api/2.0/postgres/projects?project_id={id}");
+    let begun = ask(status, "POST", &create, json!({})).await;
+    ends(status, &begun).await;
+}
+
+/// Waits for the operation that a call began, which has to succeed.
+async fn ends(status: &Value, begun: &Value) {
+    let operation = format!("/api/2.0/postgres/{}", begun["name"].as_str().unwrap());
+    let until = SystemClock.now().plus(Duration::from_secs(120));
+    loop {
+        let found = ask(status, "GET", &operation, Value::Null).await;
+        if found["done"] == true {
+            assert!(found.get("error").is_none(), "{found}");
+            return;
+        }
+        assert!(SystemClock.now() < until, "{found}");
+        pause(Duration::from_millis(50)).await;
+    }
+}
+
 async fn pause(time: Duration) {
     SystemClock.sleep_until(SystemClock.now().plus(time)).await;
 }
@@ -70,8 +92,7 @@ async fn it_starts_once_survives_being_killed_and_leaves_nothing() {
     assert_eq!(connection["host"], status["host"]);
     let token = std::fs::metadata(connection["token_file"].as_str().unwrap()).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777, 0o600);
-    let create = "/api/2.0/postgres/projects?project_id=shop";
-    assert_eq!(ask(&status, "POST", create, json!({})).await["done"], true);
+    project(&status, "shop").await;
     let endpoints = done(&place, &["emulator", "status"])["endpoints"].clone();
     assert_eq!(endpoints[0]["state"], "ACTIVE");
     assert!(endpoints[0]["address"]["host"].as_str().unwrap().starts_with("127."));
@@ -87,16 +108,7 @@ async fn it_starts_once_survives_being_killed_and_leaves_nothing() {
     let killed = status["pid"].clone();
     let status = done(&place, &["emulator", "start"]);
     assert_ne!(status["pid"], killed);
-    let operation = format!("/api/2.0/postgres/{}", begun["name"].as_str().unwrap());
-    let until = SystemClock.now().plus(Duration::from_secs(30));
-    loop {
-        let found = ask(&status, "GET", &operation, Value::Null).await;
-        if found["done"] == true {
-            assert!(found.get("error").is_none(), "{found}");
-            break;
-        }
-        assert!(SystemClock.now() < until, "{found}");
-    }
+    ends(&status, &begun).await;
     let stopped = done(&place, &["emulator", "stop"]);
     assert_eq!(stopped["was_running"], true);
     gone(&place.state()).await;
@@ -111,7 +123,7 @@ async fn killed_at_any_moment_it_finishes_what_was_begun_and_leaves_nothing_else
     let place = Place::new();
     let mut status = done(&place, &["emulator", "start"]);
     let base = "/api/2.0/postgres/projects";
-    ask(&status, "POST", &format!("{base}?project_id=shop"), json!({})).await;
+    project(&status, "shop").await;
     let branch = format!("{base}/shop/branches/dev");
     let kept = || std::fs::read_dir(place.state().join("emulator/branches")).unwrap().count();
     for wait in [20, 150, 400, 800] {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::daemon::{ask, done, gone, lakeops};
+use super::daemon::{ask, done, gone, lakeops, project};
 use crate::harness::Place;
 
 const GROW: &str = r#"version: 1
@@ -30,8 +30,7 @@ async fn branches(status: &Value) -> Vec<String> {
 async fn an_approval_is_granted_once_a_branch_has_shown_what_the_change_does() {
     let place = Place::new();
     let status = done(&place, &["emulator", "start"]);
-    let project = "/api/2.0/postgres/projects?project_id=shop";
-    assert_eq!(ask(&status, "POST", project, json!({})).await["done"], true);
+    project(&status, "shop").await;
     std::fs::create_dir_all(place.base.path().join("workflows")).unwrap();
     std::fs::write(place.base.path().join("workflows/grow.yaml"), GROW).unwrap();
 
