@@ -72,7 +72,10 @@ impl Walk<'_> {
         }
         match consent {
             Consent::Given => match self.room_for(id, work) {
-                Room::Enough => self.push(Command::Apply(id)),
+                Room::Enough => {
+                    self.granted += work.open_own_changes();
+                    self.push(Command::Apply(id));
+                }
                 Room::Unknown => {}
                 Room::None(failure) => self.push(Command::Fail(id, failure)),
             },
@@ -91,21 +94,16 @@ impl Walk<'_> {
     fn room_for(&self, id: NodeId, work: &Work) -> Room {
         let Some(most) = self.situation.max_changes.map(u64::from) else { return Room::Enough };
         let state = self.state;
-        let own = work.open_own_changes();
-        let (mut certain, mut possible) = (state.changes_applied + own, 0);
-        for (other, node) in state.nodes.iter().enumerate() {
-            let Some(work) = node.work.as_ref().filter(|_| !node.phase.is_terminal()) else {
-                continue;
-            };
-            if other == id || work.stale {
-                continue;
-            }
-            if work.is_frozen() || self.next.commands.contains(&Command::Apply(other)) {
-                certain += work.open_own_changes();
-            } else if self.situation.in_flight.contains(&other) {
-                possible += work.open_own_changes();
-            }
-        }
+        // What others may still carry out, by their sets.
+        let open = |other: &NodeId| {
+            let node = &state.nodes[*other];
+            let work = node.work.as_ref().filter(|_| *other != id && !node.phase.is_terminal());
+            work.filter(|work| !work.stale).map_or(0, Work::open_own_changes)
+        };
+        let begun: u64 = state.frozen.iter().map(open).sum();
+        let certain = state.changes_applied + work.open_own_changes() + begun + self.granted;
+        let in_flight = self.situation.in_flight.iter();
+        let possible: u64 = in_flight.filter(|id| !state.frozen.contains(id)).map(open).sum();
         if certain > most {
             let text = format!("refused: {certain} changes are more than `max_changes: {most}`");
             Room::None(Failure::permanent("policy::refused", text))

@@ -147,7 +147,7 @@ pub struct Next {
 
 /// What to do next.
 pub fn decide(state: &RunState, situation: &Situation<'_>) -> Next {
-    let mut walk = Walk { state, situation, next: Next::default() };
+    let mut walk = Walk { state, situation, next: Next::default(), granted: 0 };
     walk.run();
     walk.next
 }
@@ -156,6 +156,8 @@ pub(super) struct Walk<'a> {
     pub(super) state: &'a RunState,
     pub(super) situation: &'a Situation<'a>,
     pub(super) next: Next,
+    /// The changes of sets that are let begin by this very decision.
+    pub(super) granted: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

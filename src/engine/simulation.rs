@@ -17,8 +17,8 @@ use crate::kernel::{
 };
 use crate::plan::PlanBody;
 use crate::plan::document::{
-    Action, ApprovalMode, ForEach, Limits, Need, OnVerifyFail, PlannedStep, Retry, RunIf, ToolCall,
-    Verify,
+    Action, ApprovalMode, Embedded, ForEach, Limits, Need, OnVerifyFail, PlannedStep, Retry, RunIf,
+    ToolCall, Verify,
 };
 
 /// What a generated step is.
@@ -396,7 +396,7 @@ fn next(world: &mut World, state: &RunState) -> Vec<Event> {
         in_flight: &in_flight,
         lock: None,
         timeout: None,
-        max_changes: None,
+        max_changes: Some(1_000),
         max_barren: 1_000_000,
     };
     let next = decide(state, &situation);
@@ -441,10 +441,21 @@ fn run(world: &mut World, state: &mut RunState, events: &mut Vec<Event>, most: u
             world.now += 10;
             let seq = u64::try_from(events.len() + 1).unwrap();
             state.apply(&event, Timestamp::from_millis(world.now), seq).unwrap();
+            check_frozen(state);
             events.push(event);
         }
         assert!(events.len() < 5_000, "the run does not end");
     }
+}
+
+/// Checks that what is kept about frozen sets is what the sets say.
+fn check_frozen(state: &RunState) {
+    let is_frozen = |node: &super::state::Node| {
+        !node.phase.is_terminal() && node.work.as_ref().is_some_and(super::state::Work::is_frozen)
+    };
+    let nodes = state.nodes.iter().enumerate();
+    let frozen: Vec<usize> = nodes.filter(|(_, node)| is_frozen(node)).map(|(id, _)| id).collect();
+    assert!(frozen.iter().eq(&state.frozen), "{frozen:?} and {:?}", state.frozen);
 }
 
 fn world(shapes: &[Shape], seed: u64, failing: u64) -> World {
@@ -522,4 +533,37 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_workflow_is_embedded_once() {
+    let shapes = [Shape {
+        kind: Kind::Read,
+        needs: Vec::new(),
+        conditional: false,
+        allow_failure: false,
+        always: false,
+        asks: false,
+    }];
+    let mut body = body(&shapes);
+    body.steps[0].action = Action::Workflow(Box::new(Embedded {
+        workflow: "child".to_owned(),
+        digest: Digest::of_bytes(b""),
+        params: Value::Null,
+        target: None,
+        lock: None,
+        steps: vec![step(0, &shapes[0])],
+        on_failure: Vec::new(),
+        always: Vec::new(),
+        outputs: BTreeMap::new(),
+    }));
+    let graph = Graph::of(&body, &|_| false).unwrap();
+    let mut state = RunState::new(Arc::new(graph), json!({}), &Target::default());
+    let step = "s0".to_owned();
+    let opened = Event::ScopeOpened { step, params: json!({}), target: Target::default() };
+    let at = Timestamp::from_millis(0);
+    state.apply(&opened, at, 1).unwrap();
+    let nodes = state.nodes.len();
+    let refused = state.apply(&opened, at, 2).unwrap_err();
+    assert_eq!((refused.event, state.nodes.len()), ("scope_opened", nodes));
 }

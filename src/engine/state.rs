@@ -79,6 +79,9 @@ pub struct RunState {
     pub rehearsal: Option<Rehearsal>,
     /// Fingerprints taken when the run began.
     pub preconditions: Option<BTreeMap<String, String>>,
+    /// Steps that have not ended and whose set is frozen. It is what [`Work::is_frozen`] says of all steps,
+    /// kept so that nobody has to go through them.
+    pub(super) frozen: BTreeSet<NodeId>,
     by_key: HashMap<StepKey, NodeId>,
     last_at: Timestamp,
     busy: usize,
@@ -123,6 +126,7 @@ impl RunState {
             worked: Duration::ZERO,
             rehearsal: None,
             preconditions: None,
+            frozen: BTreeSet::new(),
             by_key: HashMap::new(),
             last_at: Timestamp::default(),
             busy: 0,
@@ -324,7 +328,11 @@ impl RunState {
                 let Some(def) = self.def(id).inner else {
                     return Err(illegal(event, &format!("`{step}` embeds no workflow")));
                 };
-                self.working(event, step)?.begun = true;
+                let node = self.working(event, step)?;
+                if node.inner.is_some() {
+                    return Err(illegal(event, &format!("the workflow of `{step}` is open")));
+                }
+                node.begun = true;
                 let scope = (Arc::new(params.clone()), target.clone());
                 self.open_embedded(def, id, &scope);
             }
@@ -396,6 +404,7 @@ impl RunState {
                 }
                 let fingerprint = fingerprint.clone();
                 *change = ChangeState::Started { fingerprint, note: None };
+                self.freeze_or_thaw(step);
             }
             Event::ChangeNoted { step, index, direction, note } => {
                 let change = self.change(event, (step, *index, *direction))?;
@@ -416,6 +425,7 @@ impl RunState {
                     ));
                 }
                 *change = ChangeState::New;
+                self.freeze_or_thaw(step);
                 if let (Direction::Undo, Some(id)) = (direction, self.find(step))
                     && let Some(undo) = self.nodes[id].undo.as_mut()
                 {
@@ -428,6 +438,7 @@ impl RunState {
                     return Err(illegal(event, &format!("change {index} of `{step}` was settled")));
                 }
                 *change = ChangeState::Settled(settlement.clone());
+                self.freeze_or_thaw(step);
                 self.count(step, *index, *direction, settlement);
                 self.barren_claims = 0;
             }
@@ -608,6 +619,7 @@ impl RunState {
             self.count(step, index, direction, &settlement);
         }
         self.barren_claims = 0;
+        self.freeze_or_thaw(step);
         let id = self.id(event, step)?;
         let doubt = self.nodes[id].work.as_ref().is_some_and(Work::has_doubt);
         if self.nodes[id].phase == Phase::InDoubt && !doubt {
@@ -616,6 +628,17 @@ impl RunState {
             self.move_to(id, Phase::Pending);
         }
         Ok(())
+    }
+
+    /// Notes whether the set of a step is frozen, after one of its changes moved.
+    fn freeze_or_thaw(&mut self, step: &str) {
+        let Some(id) = self.find(step) else { return };
+        let node = &self.nodes[id];
+        if !node.phase.is_terminal() && node.work.as_ref().is_some_and(Work::is_frozen) {
+            self.frozen.insert(id);
+        } else {
+            self.frozen.remove(&id);
+        }
     }
 
     fn count(&mut self, step: &str, index: u32, direction: Direction, settlement: &Settlement) {
@@ -782,6 +805,7 @@ impl RunState {
         }
         let (scope, index, fan_out) = (node.scope, node.index, node.fan_out);
         self.move_to(id, phase);
+        self.frozen.remove(&id);
         self.barren_claims = 0;
         if let Some(fan_out) = fan_out {
             self.item_ended(fan_out, id);
