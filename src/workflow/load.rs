@@ -37,7 +37,7 @@ pub fn load(folders: &Folders) -> (Library, Vec<Diagnostic>) {
     for path in files(&folders.workflows, &mut found) {
         match ending(&path) {
             "yaml" => {
-                if let Some(text) = read(&path, &mut found) {
+                if let Some(text) = read_within(&folders.workflows, &path, &mut found) {
                     library.add_workflow(SourceText::new(path.display().to_string(), text));
                 }
             }
@@ -47,7 +47,7 @@ pub fn load(folders: &Folders) -> (Library, Vec<Diagnostic>) {
     }
     for path in files(&folders.scripts, &mut found) {
         if ending(&path) == "rhai"
-            && let Some(text) = read(&path, &mut found)
+            && let Some(text) = read_within(&folders.scripts, &path, &mut found)
         {
             library = library.with_script(format!("sops/{}", name(&path)), text);
         }
@@ -55,7 +55,7 @@ pub fn load(folders: &Folders) -> (Library, Vec<Diagnostic>) {
     for family in folders_in(&folders.sql) {
         for path in files(&family, &mut found) {
             if let Some(stem) = name(&path).strip_suffix(".sql")
-                && let Some(text) = read(&path, &mut found)
+                && let Some(text) = read_within(&folders.sql, &path, &mut found)
             {
                 library = library.with_sql(format!("{}/{stem}", name(&family)), text);
             }
@@ -69,6 +69,22 @@ pub fn load_file(path: &Path) -> Result<SourceText, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let text = read(path, &mut found);
     text.map(|text| SourceText::new(path.display().to_string(), text)).ok_or(found)
+}
+
+/// Reads a file of a folder, unless it is a link to somewhere else: what a plan pins, and people review, is what
+/// lies in the folder.
+fn read_within(folder: &Path, path: &Path, found: &mut Vec<Diagnostic>) -> Option<String> {
+    let real = |path: &Path| path.canonicalize().ok();
+    let is_within =
+        real(path).zip(real(folder)).is_none_or(|(path, folder)| path.starts_with(folder));
+    if is_within {
+        return read(path, found);
+    }
+    let file = path.display().to_string();
+    let text = format!("`{file}` is a link that leads out of `{}`", folder.display());
+    let help = "put the file itself there; the folder may be a link as a whole";
+    found.push(Diagnostic::error("workflow::leads_out", &file, text).with_help(help));
+    None
 }
 
 fn read(path: &Path, found: &mut Vec<Diagnostic>) -> Option<String> {
@@ -171,5 +187,33 @@ mod tests {
         assert_eq!(found[1].span.map(|place| place.start.column), Some(4));
         assert!(load(&Folders::below(&root.path().join("none"))).1.is_empty());
         assert!(load_file(&root.path().join("none.yaml")).is_err());
+    }
+    #[test]
+    fn no_link_leads_out_of_a_folder() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["workflows", "shared/sops", "sql", "beyond"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let at = |path: &str| root.path().join(path);
+        std::fs::write(at("beyond/secret"), "version: 1").unwrap();
+        std::fs::write(at("beyond/count.sql"), "select 1").unwrap();
+        std::fs::write(at("shared/sops/own.rhai"), "1").unwrap();
+        let link = |to: &str, path: &str| std::os::unix::fs::symlink(at(to), at(path)).unwrap();
+        link("beyond/secret", "workflows/a.yaml");
+        link("shared/sops", "sops");
+        link("beyond/secret", "shared/sops/taken.rhai");
+        link("shared/sops/own.rhai", "shared/sops/twin.rhai");
+        link("beyond", "sql/mine");
+        link("beyond/none", "workflows/dangling.yaml");
+        let (library, found) = load(&Folders::below(root.path()));
+        assert!(library.workflows().is_empty());
+        assert_eq!(library.scripts(), ["sops/own.rhai", "sops/twin.rhai"]);
+        assert_eq!(library.sql("mine/count"), None);
+        let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 3, "{told:?}");
+        for file in ["workflows/a.yaml", "sops/taken.rhai", "sql/mine/count.sql"] {
+            let wanted = format!("{}` is a link that leads out of", at(file).display());
+            assert!(told.iter().any(|told| told.contains(&wanted)), "{file}: {told:?}");
+        }
     }
 }

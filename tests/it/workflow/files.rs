@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lakeops::workflow::{Diagnostic, Library, Resolver};
+use lakeops::workflow::{Diagnostic, Library, Resolver, Sources as _};
 
 use super::{library, resolve, texts, tools};
 
@@ -38,6 +38,41 @@ fn every_mistake_of_every_bad_file_is_told() {
     let others = resolution.diagnostics.iter().filter(|found| found.file.starts_with("sops/"));
     let others: Vec<String> = others.map(Diagnostic::to_string).collect();
     assert!(others.iter().any(|text| text.contains("sops/broken.rhai:")), "{others:?}");
+}
+
+#[test]
+fn no_path_leads_out_of_the_folders() {
+    let library = library(&["good"]);
+    let catalog = tools::catalog();
+    let script = library.script("sops/judge.rhai").unwrap().to_owned();
+    assert!(!script.is_empty());
+    for (kind, path) in [
+        ("script", "../judge.rhai"),
+        ("script", "sops/../sops/judge.rhai"),
+        ("script", "sops/./judge.rhai"),
+        ("script", "sops//judge.rhai"),
+        ("script", "./sops/judge.rhai"),
+        ("script", "/etc/passwd"),
+        ("script", "sops/../../../../etc/passwd"),
+        ("script", "file:///etc/passwd"),
+        ("script", "sops\\\\judge.rhai"),
+        ("script", "sops/judge.rhai\\0"),
+        ("workflow", "../embedded"),
+        ("workflow", "./embedded"),
+        ("workflow", "workflows/embedded.yaml"),
+        ("workflow", "/etc/passwd"),
+        ("sql", "../fixtures/count"),
+        ("sql", "fixtures/../fixtures/count"),
+        ("sql", "/etc/passwd"),
+    ] {
+        let text = format!("version: 1\nname: out\nsteps:\n  - id: a\n    {kind}: \"{path}\"\n");
+        let source = lakeops::workflow::SourceText::new("workflows/out.yaml", text);
+        let resolution = Resolver::new(&catalog, &library).resolve_file(&source);
+        assert!(resolution.get("out").is_none(), "{kind}: {path}");
+        let told: Vec<String> = resolution.diagnostics.iter().map(Diagnostic::to_string).collect();
+        assert!(told.iter().any(|told| told.contains("workflows/out.yaml:5:")), "{told:?}");
+        assert!(!told.iter().any(|told| told.contains("root:")), "{told:?}");
+    }
 }
 
 #[test]
