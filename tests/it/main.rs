@@ -29,6 +29,8 @@ mod engine;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod history;

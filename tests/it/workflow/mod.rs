@@ -3,7 +3,7 @@
 mod cron;
 mod events;
 mod files;
-mod mutations;
+pub(super) mod mutations;
 mod plans;
 mod shipped;
 pub(super) mod tools;

@@ -12,10 +12,10 @@ use lakeops::workflow::{Library, Resolver, SourceText, Sources as _};
 use super::{library, resolve, texts, tools};
 
 /// A generator that gives the same numbers in every run.
-struct Draws(u64);
+pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
@@ -23,7 +23,7 @@ impl Draws {
 }
 
 /// One damage: bytes or lines are changed, dropped, doubled, moved or indented.
-fn damage(text: &str, draws: &mut Draws) -> String {
+pub(crate) fn damage(text: &str, draws: &mut Draws) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let at = draws.below(lines.len());
     match draws.below(9) {
