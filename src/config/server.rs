@@ -15,13 +15,21 @@ pub struct ServerConfig {
     pub listen: String,
     /// How many runs are worked on at once; further ones wait for their turn.
     pub max_runs: u32,
+    /// How many runs may wait for their turn. Beyond that the API answers 429, and slots and events wait in
+    /// the journal.
+    pub max_queued: u32,
     /// Who may use the API: the name that is recorded, and the secret (of `[secrets]`) that is the token.
     pub tokens: BTreeMap<String, String>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8470".to_owned(), max_runs: 64, tokens: BTreeMap::new() }
+        Self {
+            listen: "127.0.0.1:8470".to_owned(),
+            max_runs: 64,
+            max_queued: 2_000,
+            tokens: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Slots and events: decided by [`crate::schedule`], recorded here together with the runs that they
 //! start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,19 +86,19 @@ impl Server<'_> {
         self.schedules.values().filter_map(|schedule| schedule.due).min()
     }
 
-    /// Whether a run waits behind an earlier one of the same schedule or trigger.
-    pub(super) fn must_wait(&self, run: &RunSummary, open: &[RunSummary]) -> bool {
-        let Some(key) = &run.key else { return false };
+    /// The runs that wait behind an earlier one of the same schedule or trigger.
+    pub(super) fn behind(&self, open: &[RunSummary]) -> BTreeSet<RunId> {
         let queue = |overlap| overlap == Overlap::QueueOne;
         let slots = self.schedules.iter().filter(|(_, known)| queue(known.spec.overlap));
         let events = self.triggers.iter().filter(|(_, known)| queue(known.trigger.overlap));
         let prefixes =
             slots.map(|(id, _)| slot_prefix(id)).chain(events.map(|(id, _)| event_prefix(id)));
-        let mut own = prefixes.filter(|prefix| key.starts_with(prefix));
-        own.next().is_some_and(|prefix| {
-            let mut before = open.iter().take_while(|other| other.run_id != run.run_id);
-            before.any(|other| has_prefix(other, &prefix))
-        })
+        let mut behind = BTreeSet::new();
+        for prefix in prefixes {
+            let own = open.iter().filter(|run| has_prefix(run, &prefix));
+            behind.extend(own.skip(1).map(|run| run.run_id.clone()));
+        }
+        behind
     }
 
     // ---- slots -------------------------------------------------------------------------------
@@ -112,12 +112,17 @@ impl Server<'_> {
         // One without a time waits for its own runs: it may be its turn.
         let is_due = |known: &Scheduled| known.due.is_none_or(|due| due <= now);
         let due = self.schedules.iter().filter(|(_, known)| is_due(known));
-        let ids: Vec<String> = due.map(|(id, _)| id.clone()).collect();
+        // A slot that finds no room stays due; once it is late, its policy says what becomes of it.
+        let ids = due.map(|(id, _)| id.clone()).take(self.most.room(open));
+        let ids: Vec<String> = ids.collect();
         for id in &ids {
             self.introduce_schedule(id, now).await?;
         }
         let mut asked = self.ask_around(&ids, now, open).await;
         for id in ids {
+            if self.most.room(open) == 0 {
+                break;
+            }
             let asked = asked.remove(&id);
             self.look_at_schedule(&id, now, (open, asked)).await?;
         }
@@ -361,6 +366,9 @@ impl Server<'_> {
             let entries = self.engine.parts().journal.entries(filter).await?;
             let Some(last) = entries.last().map(|entry| entry.position) else { break };
             for entry in entries {
+                if self.most.room(open) == 0 {
+                    return Ok(());
+                }
                 if let Some(event) = Published::of(&entry) {
                     self.look_at_event(event, open).await?;
                 }

@@ -2,6 +2,9 @@
 //!
 //! `GET /health` and `GET /metrics` are open to who reaches them; everything below `/v1` needs a token.
 //! An approval names the digest of the changes that were seen: what is approved is what was shown.
+//!
+//! A start is answered when its run is in the journal. Where too many wait for their turn it is refused with 429, and
+//! where nobody takes it in time with 503; `Retry-After` says when to ask again, and nothing was started.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,11 +20,12 @@ use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use super::{Ask, Wanted, error_text};
+use super::{Ask, OVERLOADED, Wanted, error_text};
 use crate::engine::{Engine, EngineError};
 use crate::journal::JournalError;
 use crate::journal::event::{Decision, Outcome, Principal};
@@ -35,6 +39,12 @@ use crate::report::sealed::SealedView;
 
 /// A loop that has not looked for so long is stuck.
 const STUCK: Duration = Duration::from_mins(1);
+
+/// Nobody waits longer for the loop to take a start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// In so many seconds it is worth asking again.
+const AGAIN: HeaderValue = HeaderValue::from_static("5");
 
 /// What the handlers share.
 pub struct Shared {
@@ -87,7 +97,11 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Failure { code, message, help, .. } = self.1;
         let body = json!({ "error": { "code": code, "message": message, "help": help } });
-        (self.0, Json(body)).into_response()
+        let mut response = (self.0, Json(body)).into_response();
+        if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&self.0) {
+            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+        }
+        response
     }
 }
 
@@ -207,14 +221,21 @@ async fn start(
         let message = "the server is stopping";
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, "server::stopping", message)
     };
-    shared.asks.send(Ask { wanted, key, by, reply }).await.map_err(|_| gone())?;
+    let sent = shared.asks.send_timeout(Ask { wanted, key, by, reply }, PATIENCE).await;
+    sent.map_err(|error| match error {
+        SendTimeoutError::Closed(_) => gone(),
+        SendTimeoutError::Timeout(_) => {
+            let message = "nobody took the start in time; nothing was started";
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, "server::busy", message)
+        }
+    })?;
     let run = match answer.await.map_err(|_| gone())? {
         Ok(run) => run,
         Err(failure) => {
-            let status = if failure.class == RetryClass::Transient {
-                StatusCode::SERVICE_UNAVAILABLE
-            } else {
-                StatusCode::UNPROCESSABLE_ENTITY
+            let status = match failure.class {
+                _ if failure.code == OVERLOADED => StatusCode::TOO_MANY_REQUESTS,
+                RetryClass::Transient => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
             };
             return Err(Refused(status, failure));
         }

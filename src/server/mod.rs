@@ -11,7 +11,7 @@ pub mod http;
 pub mod metrics;
 mod pool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use self::metrics::Metrics;
 use self::pool::Pool;
 use crate::engine::{Engine, EngineError, StartOptions};
 use crate::journal::store::{RunFilter, RunSummary};
-use crate::journal::{JournalError, Principal};
+use crate::journal::{JournalError, Outcome, Principal};
 use crate::kernel::{Failure, RunId, Target, Timestamp};
 use crate::plan::{Given, Plan};
 use crate::schedule::{Misplaced, StandingError};
@@ -36,6 +36,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// How often files are looked at.
 const RELOAD: Duration = Duration::from_secs(5);
+
+/// So many starts are answered before the loop looks at the rest again.
+const MOST_ASKS: usize = 64;
 
 /// After a journal that cannot be used, it is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -85,6 +88,27 @@ pub struct Ask {
     pub reply: oneshot::Sender<Result<RunId, Failure>>,
 }
 
+/// How much a server takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// How many runs it works on at once; one at least.
+    pub at_once: usize,
+    /// How many may wait for their turn; until there is room, starts are refused, and slots and events
+    /// are left for later.
+    pub queued: usize,
+}
+
+impl Most {
+    /// How many runs may be started beside these; those that wait for something else take no room.
+    fn room(self, open: &[RunSummary]) -> usize {
+        let going = open.iter().filter(|run| run.outcome == Outcome::Running).count();
+        self.at_once.max(1).saturating_add(self.queued).saturating_sub(going)
+    }
+}
+
+/// The code of a start that is refused because too many runs wait.
+pub const OVERLOADED: &str = "server::overloaded";
+
 /// Why a server ends that nobody stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -130,6 +154,9 @@ pub struct Server<'a> {
     schedules: BTreeMap<String, Scheduled>,
     triggers: BTreeMap<String, Triggered>,
     pool: Pool,
+    most: Most,
+    /// How many more runs may be started, as of the last look and with what was started since.
+    room: usize,
     /// Events up to this position were looked at.
     scanned: u64,
     /// The end of the journal when it was last looked at.
@@ -139,16 +166,18 @@ pub struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// A server that works on at most `most` runs at once.
+    /// A server that takes on so much.
     pub fn new(
         engine: Engine,
         workflows: &'a dyn Workflows,
         (metrics, asks): (Arc<Metrics>, mpsc::Receiver<Ask>),
-        most: usize,
+        most: Most,
     ) -> Self {
         let now = engine.parts().clock.now();
         Self {
-            pool: Pool::new(engine.clone(), Arc::clone(&metrics), most),
+            pool: Pool::new(engine.clone(), Arc::clone(&metrics), most.at_once),
+            most,
+            room: most.room(&[]),
             engine,
             workflows,
             metrics,
@@ -210,14 +239,19 @@ impl<'a> Server<'a> {
         let is_due = self.next_due().is_some_and(|due| due <= now)
             || self.pool.next_wake().is_some_and(|wake| wake <= now);
         if self.seen != Some(head) || is_due {
+            // However many starts come in, places become free.
+            self.pool.settle_all();
             let mut open = self.open_runs().await?;
             self.look_at_events(head, &mut open).await?;
             self.look_at_slots(&mut open).await?;
             self.wake(&open).await?;
             self.metrics.open_runs(&open);
-            self.seen = Some(head);
+            self.room = self.most.room(&open);
+            // What was left for want of room is looked at again.
+            self.seen = (self.room > 0).then_some(head);
         }
-        Ok([self.next_due(), self.pool.next_wake()].into_iter().flatten().min())
+        let due = self.next_due().filter(|_| self.room > 0);
+        Ok([due, self.pool.next_wake()].into_iter().flatten().min())
     }
 
     /// Sleeps until something is due, a run ends, somebody asks for a run, or it is time to look again.
@@ -228,39 +262,60 @@ impl<'a> Server<'a> {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            Some(ask) = self.asks.recv() => self.answer(ask).await,
+            Some(ask) = self.asks.recv() => self.answer_all(ask).await,
             () = self.pool.ended() => {
-                // What waits behind the run may go on now.
+                // What waits for its place, or behind it, may go on now.
                 self.seen = None;
             }
             () = clock.sleep_until(until) => {}
         }
     }
 
-    /// Starts what somebody asks for.
-    async fn answer(&mut self, ask: Ask) {
-        let started = match self.workflows.plan(&ask.wanted) {
-            Ok(plan) => {
-                let options =
-                    StartOptions { key: ask.key, by: ask.by, yes: false, forked_from: None };
-                self.engine
-                    .start(&plan, options)
-                    .await
-                    .map_err(|error| Failure::transient("server::not_started", error_text(&error)))
-            }
-            Err(failure) => Err(failure),
-        };
+    /// Answers this start and those that came with it.
+    async fn answer_all(&mut self, first: Ask) {
+        self.answer(first).await;
+        for _ in 1..MOST_ASKS {
+            let Ok(next) = self.asks.try_recv() else { break };
+            self.answer(next).await;
+        }
         self.seen = None;
+    }
+
+    async fn answer(&mut self, Ask { wanted, key, by, reply }: Ask) {
+        let started = self.start(&wanted, key, by).await;
         // Who asked may have gone; the run is there all the same.
-        let _gone = ask.reply.send(started);
+        let _gone = reply.send(started);
+    }
+
+    /// Starts what somebody asks for.
+    async fn start(
+        &mut self,
+        wanted: &Wanted,
+        key: Option<String>,
+        by: Principal,
+    ) -> Result<RunId, Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::transient("server::not_started", error_text(error))
+        };
+        if self.room == 0 {
+            let open = self.open_runs().await.map_err(|error| failed(&error))?;
+            // What was started already is told again.
+            if let Some(run) = open.into_iter().find(|run| key.is_some() && run.key == key) {
+                return Ok(run.run_id);
+            }
+            let text = "too many runs wait for their turn";
+            return Err(Failure::transient(OVERLOADED, text)
+                .with_help("ask again later; `server.max_queued` is how many may wait"));
+        }
+        let plan = self.workflows.plan(wanted)?;
+        let options = StartOptions { key, by, yes: false, forked_from: None };
+        let started = self.engine.start(&plan, options).await.map_err(|error| failed(&error))?;
+        self.room -= 1;
+        Ok(started)
     }
 
     async fn wake(&mut self, open: &[RunSummary]) -> Result<(), JournalError> {
-        let behind: BTreeSet<RunId> = open
-            .iter()
-            .filter(|run| self.must_wait(run, open))
-            .map(|run| run.run_id.clone())
-            .collect();
+        let behind = self.behind(open);
         self.pool.wake(open, |run| behind.contains(&run.run_id)).await
     }
 

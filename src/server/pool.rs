@@ -1,7 +1,7 @@
 //! The runs that the server works on, and those that it wakes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{Id, JoinSet};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error_text;
 use super::metrics::Metrics;
-use crate::engine::parts::Unobserved;
+use crate::engine::parts::Observer;
 use crate::engine::{Engine, EngineError};
 use crate::journal::store::{EntryFilter, RunSummary, Stream};
-use crate::journal::{JournalError, Outcome};
+use crate::journal::{Event, JournalError, Outcome};
 use crate::kernel::{RunId, Timestamp};
 
 /// A run that another process works on, or that could not be worked on, is looked at again after this.
@@ -26,6 +26,39 @@ struct Asked {
     deadline: Option<Timestamp>,
 }
 
+/// The locks of their plans that runs here have, or queue for, as their events say.
+#[derive(Default)]
+struct Locks(Mutex<BTreeMap<RunId, String>>);
+
+impl Locks {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<RunId, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes(&self, run: &RunId, lock: String) {
+        self.known().insert(run.clone(), lock);
+    }
+
+    fn leaves(&self, run: &RunId) {
+        self.known().remove(run);
+    }
+
+    fn is_taken(&self, lock: &str) -> bool {
+        self.known().values().any(|taken| taken == lock)
+    }
+}
+
+impl Observer for Locks {
+    fn event(&self, run: &RunId, _at: Timestamp, event: &Event) {
+        match event {
+            Event::LockQueued { lock, step: None } => self.takes(run, lock.clone()),
+            // Who waits for people or a time gives it back meanwhile.
+            Event::LockReleased { step: None, .. } => self.leaves(run),
+            _ => {}
+        }
+    }
+}
+
 /// Works on runs, at most so many at once.
 pub(super) struct Pool {
     engine: Engine,
@@ -34,7 +67,12 @@ pub(super) struct Pool {
     interrupt: CancellationToken,
     tasks: JoinSet<Result<Outcome, EngineError>>,
     working: BTreeMap<RunId, Id>,
-    queue: VecDeque<RunId>,
+    /// The runs that wait for their turn, with the locks of their plans.
+    queue: VecDeque<(RunId, Option<String>)>,
+    /// Those in the queue.
+    queued: BTreeSet<RunId>,
+    /// The locks of those that are worked on.
+    locks: Arc<Locks>,
     /// Runs that could not be worked on are not tried before this instant.
     not_before: BTreeMap<RunId, Timestamp>,
     /// Runs that wait. A decision takes them up before their time: they may be cancelled.
@@ -51,6 +89,8 @@ impl Pool {
             tasks: JoinSet::new(),
             working: BTreeMap::new(),
             queue: VecDeque::new(),
+            queued: BTreeSet::new(),
+            locks: Arc::default(),
             not_before: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
@@ -79,13 +119,16 @@ impl Pool {
         self.asked.retain(|run, _| known.contains(run));
         for run in open {
             let is_taken =
-                self.working.contains_key(&run.run_id) || self.queue.contains(&run.run_id);
+                self.working.contains_key(&run.run_id) || self.queued.contains(&run.run_id);
             if is_taken || self.not_before.contains_key(&run.run_id) || must_wait(run) {
                 continue;
             }
             if self.is_ready(run, now).await? {
                 self.asked.remove(&run.run_id);
-                self.queue.push_back(run.run_id.clone());
+                // A plan that cannot be read is told by who works on its run.
+                let plan = self.engine.parts().journal.plan(&run.plan_id).await.ok().flatten();
+                self.queued.insert(run.run_id.clone());
+                self.queue.push_back((run.run_id.clone(), plan.and_then(|plan| plan.body.lock)));
             }
         }
         self.fill();
@@ -127,14 +170,27 @@ impl Pool {
         Ok(!journal.decisions(&stream, after).await?.is_empty())
     }
 
+    /// Takes runs up in the order of the queue. One whose lock another one here has is passed over: it would take
+    /// a place from others and do nothing there.
     fn fill(&mut self) {
-        while self.working.len() < self.most {
-            let Some(run) = self.queue.pop_front() else { break };
+        let mut place = 0;
+        while self.working.len() < self.most
+            && let Some((_, lock)) = self.queue.get(place)
+        {
+            if lock.as_ref().is_some_and(|lock| self.locks.is_taken(lock)) {
+                place += 1;
+                continue;
+            }
+            let Some((run, lock)) = self.queue.remove(place) else { break };
+            self.queued.remove(&run);
+            if let Some(lock) = lock {
+                self.locks.takes(&run, lock);
+            }
             let (engine, interrupt) = (self.engine.clone(), self.interrupt.clone());
-            let id = run.clone();
-            let handle = self.tasks.spawn(async move {
-                Box::pin(engine.execute(&id, interrupt, Arc::new(Unobserved))).await
-            });
+            let (id, locks) = (run.clone(), Arc::clone(&self.locks));
+            let handle = self
+                .tasks
+                .spawn(async move { Box::pin(engine.execute(&id, interrupt, locks)).await });
             self.working.insert(run, handle.id());
         }
         self.metrics.working(self.working.len(), self.queue.len());
@@ -144,16 +200,33 @@ impl Pool {
     pub(super) async fn ended(&mut self) {
         match self.tasks.join_next_with_id().await {
             None => std::future::pending().await,
-            Some(Ok((id, result))) => self.settle(id, result.map_err(|error| error_text(&error))),
-            Some(Err(error)) => self.settle(error.id(), Err(error.to_string())),
+            Some(ended) => self.settle_ended(ended),
         }
-        self.fill();
+    }
+
+    /// Takes in which runs have ended or were parked by now.
+    pub(super) fn settle_all(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.settle_ended(ended);
+        }
+    }
+
+    fn settle_ended(
+        &mut self,
+        ended: Result<(Id, Result<Outcome, EngineError>), tokio::task::JoinError>,
+    ) {
+        match ended {
+            Ok((id, result)) => self.settle(id, result.map_err(|error| error_text(&error))),
+            Err(error) => self.settle(error.id(), Err(error.to_string())),
+        }
+        self.metrics.working(self.working.len(), self.queue.len());
     }
 
     fn settle(&mut self, id: Id, result: Result<Outcome, String>) {
         let found = self.working.iter().find(|(_, task)| **task == id);
         let Some(run) = found.map(|(run, _)| run.clone()) else { return };
         self.working.remove(&run);
+        self.locks.leaves(&run);
         match result {
             Ok(outcome) => {
                 self.metrics.run_ended(outcome);
@@ -171,14 +244,10 @@ impl Pool {
     pub(super) async fn drain(&mut self) {
         self.interrupt.cancel();
         self.queue.clear();
+        self.queued.clear();
         while !self.tasks.is_empty() {
             if let Some(ended) = self.tasks.join_next_with_id().await {
-                match ended {
-                    Ok((id, result)) => {
-                        self.settle(id, result.map_err(|error| error_text(&error)));
-                    }
-                    Err(error) => self.settle(error.id(), Err(error.to_string())),
-                }
+                self.settle_ended(ended);
             }
         }
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +14,7 @@ use crate::alert::courier::Courier;
 use crate::cli::channels;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::follow::told_to_end;
 use crate::cli::occasions::Files;
 use crate::cli::session::Session;
 use crate::config::Connection;
@@ -22,9 +22,9 @@ use crate::engine::Engine;
 use crate::journal::ServerLock;
 use crate::journal::store::RunFilter;
 use crate::kernel::Clock;
-use crate::server::Server;
 use crate::server::http::{self, Shared};
 use crate::server::metrics::Metrics;
+use crate::server::{Most, Server};
 
 /// Run what is due by the clock and by events, and go on with what waits
 ///
@@ -75,7 +75,8 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
     let bound = bind(address).await?;
     let files = Files::new(session);
     announce(session, bound.1)?;
-    let most = usize::try_from(configured.max_runs).unwrap_or(usize::MAX);
+    let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let most = Most { at_once: number(configured.max_runs), queued: number(configured.max_queued) };
     let courier = channels::courier(session)?;
     let clock = Arc::clone(&session.shell.clock);
     let telling = tokio::spawn(deliver(courier, Arc::clone(&metrics), (clock, stop.clone())));
@@ -211,18 +212,7 @@ fn announce(session: &Session<'_>, address: SocketAddr) -> Result<(), CliError> 
 /// Cancels at the first SIGTERM or Ctrl-C, and ends the process at the second.
 async fn stopped(stop: CancellationToken) {
     for is_first in [true, false] {
-        let terminated = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut terminate) => {
-                    terminate.recv().await;
-                }
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated => {}
-        }
+        told_to_end().await;
         if is_first {
             stop.cancel();
         } else {

@@ -89,7 +89,12 @@ impl Endpoints for Counted {
 
 /// The memory that this process holds, in MiB.
 pub(super) fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    memory_of("self")
+}
+
+/// The memory that a process holds, in MiB.
+pub(super) fn memory_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
 }

@@ -9,6 +9,7 @@ mod crashes;
 mod day;
 mod export;
 mod golden;
+mod overload;
 mod simulated;
 mod soak;
 #[cfg(feature = "otel")]
@@ -98,6 +99,14 @@ impl Served {
 
     /// The same; `None`: nobody answers any more.
     fn try_ask(&self, what: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, String)> {
+        let answer = self.whole(what, headers, body)?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        Some((status, body.unwrap_or_default()))
+    }
+
+    /// The whole answer to a request.
+    fn whole(&self, what: &str, headers: &[(&str, &str)], body: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         let mut request = format!("{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
@@ -108,9 +117,7 @@ impl Served {
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        Some((status, body.unwrap_or_default()))
+        Some(answer)
     }
 
     /// The same with the token; the body is JSON.

@@ -9,7 +9,7 @@ use lakeops::engine::parts::Parts;
 use lakeops::kernel::{Failure, Span, Target, Timestamp};
 use lakeops::plan::{Plan, PlanInputs};
 use lakeops::server::metrics::Metrics;
-use lakeops::server::{Server, ServerError, Workflows};
+use lakeops::server::{Most, Server, ServerError, Workflows};
 use lakeops::tools::Catalog;
 use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
 use lakeops::workflow::{Library, Resolver};
@@ -55,12 +55,22 @@ pub(super) fn planned(
         .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
 }
 
-/// Serves until it is told to stop; the clock goes on when nothing is worked on.
+/// Serves until it is told to stop, so many runs at once; the clock goes on when nothing is worked on.
 pub(super) async fn serve(
     parts: Parts,
     workflows: &dyn Workflows,
     clock: &impl Follows,
     (stop, most): (CancellationToken, usize),
+) -> Result<(), ServerError> {
+    serve_within(parts, workflows, clock, (stop, Most { at_once: most, queued: 10_000 })).await
+}
+
+/// The same, and no more than so much waits.
+pub(super) async fn serve_within(
+    parts: Parts,
+    workflows: &dyn Workflows,
+    clock: &impl Follows,
+    (stop, most): (CancellationToken, Most),
 ) -> Result<(), ServerError> {
     let metrics = Arc::new(Metrics::new(clock.now()));
     clock.follow(Arc::clone(&metrics), stop.clone());
