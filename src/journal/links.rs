@@ -245,8 +245,9 @@ mod tests {
 
     #[test]
     fn a_window_comes_back_and_is_small() {
-        let stream =
-            |at: u64| if at / 20 % 2 == 0 { "aaaaaaaaaaaaaaaa" } else { "bbbbbbbbbbbbbbbb" };
+        let stream = |at: u64| {
+            if (at / 20).is_multiple_of(2) { "aaaaaaaaaaaaaaaa" } else { "bbbbbbbbbbbbbbbb" }
+        };
         let positions = (1024_u64..2048).filter(|at| !at.is_multiple_of(7));
         let links: Vec<_> = positions.map(|at| link(at, stream(at), "step_succeeded")).collect();
         let packed = pack(&links).unwrap();
@@ -286,7 +287,9 @@ mod tests {
             for link in links {
                 all.link(link)?;
             }
-            seals.iter().for_each(|seal| all.event(seal));
+            for seal in seals {
+                all.event(seal);
+            }
             all.finish()
         };
         let links = [link(3, "a", "step_succeeded"), link(5, "a", "attempt_started")];

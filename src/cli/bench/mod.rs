@@ -148,6 +148,9 @@ pub enum BenchError {
     /// A run was lost.
     #[error("a run was lost: {0}")]
     Lost(String),
+    /// A process of the program failed.
+    #[error("a process of the program cannot be worked with")]
+    Process(#[source] std::io::Error),
     /// The server of the benchmark failed.
     #[error("the benchmark's server failed: {0}")]
     Server(#[from] sqlx::Error),

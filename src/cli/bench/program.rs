@@ -69,7 +69,7 @@ impl Bench {
     ) -> Result<Figure, BenchError> {
         let began = self.clock.now();
         for _ in 0..starts {
-            done(command().spawn().map_err(lost)?).await?;
+            done(command().spawn().map_err(BenchError::Process)?).await?;
         }
         let mut figure = self.figure("a start of the program".to_owned(), starts.into(), began);
         figure.elapsed_ms /= f64::from(starts);
@@ -79,7 +79,7 @@ impl Bench {
 
     async fn one_run(&self, mut command: Command) -> Result<Figure, BenchError> {
         let began = self.clock.now();
-        let child = command.spawn().map_err(lost)?;
+        let child = command.spawn().map_err(BenchError::Process)?;
         let pid = child.id();
         let mut ended = std::pin::pin!(done(child));
         let mut peak = None;
@@ -99,10 +99,10 @@ impl Bench {
 
     async fn idle_server(&self, mut command: Command) -> Result<Figure, BenchError> {
         let began = self.clock.now();
-        let mut child = command.spawn().map_err(lost)?;
+        let mut child = command.spawn().map_err(BenchError::Process)?;
         let mut line = String::new();
         if let Some(out) = child.stdout.as_mut() {
-            BufReader::new(out).read_line(&mut line).await.map_err(lost)?;
+            BufReader::new(out).read_line(&mut line).await.map_err(BenchError::Process)?;
         }
         let mut figure =
             self.figure("a server without work, until it answers".to_owned(), 1, began);
@@ -117,14 +117,10 @@ impl Bench {
 }
 
 async fn done(child: Child) -> Result<(), BenchError> {
-    let output = child.wait_with_output().await.map_err(lost)?;
+    let output = child.wait_with_output().await.map_err(BenchError::Process)?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     Err(BenchError::Lost(format!("a process of the program ended with {}: {said}", output.status)))
-}
-
-fn lost(error: std::io::Error) -> BenchError {
-    BenchError::Lost(format!("a process of the program cannot be started: {error}"))
 }

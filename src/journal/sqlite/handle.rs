@@ -84,8 +84,8 @@ impl SqliteJournal {
 
     fn send(&self, request: Request) -> Result<(), JournalError> {
         self.gauges.backlog.fetch_add(1, Ordering::SeqCst);
-        let sent = self.requests.as_ref().map(|requests| requests.send(request));
-        sent.and_then(Result::ok).ok_or_else(gone)
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(request).map_err(|_| gone())
     }
 
     fn must_wait(&self, durability: Durability) -> bool {

@@ -65,9 +65,9 @@ fn succeeded(step: &str, fact: Option<Found>) -> Event {
     Event::StepSucceeded { step, output, history: Vec::new().into(), seen: Vec::new(), fact }
 }
 
-fn found(tool: &str) -> Option<Found> {
+fn found(tool: &str) -> Found {
     let name = Fact { tool: tool.into(), place: "here".into() };
-    Some(Found::new(name, Some(json!({ "carried": 1 }))))
+    Found::new(name, Some(json!({ "carried": 1 })))
 }
 
 /// What others look for in the events of a run.
@@ -225,13 +225,13 @@ async fn what_others_look_for_is_the_same_as_before() {
     let claimed = Event::RunClaimed { by: somebody(), pid: 1 };
     let batch = append(&run("aaaa"), Expect::Last(0), vec![keyed(slot), claimed]);
     journal.append(batch, Durability::Synced).await.unwrap();
-    write(&*journal, "aaaa", vec![attempt("look", 10), succeeded("look", found("a"))]).await;
+    write(&*journal, "aaaa", vec![attempt("look", 10), succeeded("look", Some(found("a")))]).await;
     write(&*journal, "aaaa", [lasting(), vec![ended()]].concat()).await;
     // Newer looks go on from themselves; the other tool's newest look stays where it is.
     begin(&*journal, "bbbb").await;
-    write(&*journal, "bbbb", vec![succeeded("look", found("b")), ended()]).await;
+    write(&*journal, "bbbb", vec![succeeded("look", Some(found("b"))), ended()]).await;
     begin(&*journal, "cccc").await;
-    let looks: Vec<_> = (0..300).map(|_| succeeded("look", found("a"))).collect();
+    let looks: Vec<_> = (0..300).map(|_| succeeded("look", Some(found("a")))).collect();
     write(&*journal, "cccc", looks).await;
     drop(journal);
     let journal = open_at(dir.path(), 400);

@@ -390,7 +390,7 @@ async fn a_few_minutes_wake_nothing_and_let_the_unused_fall_asleep() {
         elsewhere: &["collect_metrics", "watch_health"],
     };
     let figures = Box::pin(simulate(scale())).await;
-    figures.check(&scale(), Duration::from_secs(60));
+    figures.check(&scale(), Duration::from_mins(1));
     let looked = figures.runs.iter().filter(|(workflow, _)| workflow == "watch_health").count();
     assert!((6..=8).contains(&looked), "{looked}: once where nobody works, else every minute");
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use lakeops::kernel::{BoxFuture, Clock, Timestamp};
+use lakeops::kernel::{BoxFuture, Clock, SystemClock, Timestamp};
 use lakeops::server::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +189,7 @@ impl Clock for Passing {
         Box::pin(async move {
             let _sleeper = Sleeper::new(self);
             while self.now() < at {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(1))).await;
                 self.jump_if_all_sleep();
             }
         })

@@ -8,7 +8,7 @@ use lakeops::engine::parts::Parts;
 use lakeops::engine::{Engine, StartOptions};
 use lakeops::journal::store::{EntryFilter, RunFilter};
 use lakeops::journal::{Event, Journal as _, Outcome, Principal, SqliteJournal};
-use lakeops::kernel::{Clock, Failure, Redactor, RunId, Target, Timestamp};
+use lakeops::kernel::{Clock, Failure, Redactor, RunId, SystemClock, Target, Timestamp};
 use lakeops::plan::Plan;
 use lakeops::server::{Occasions, Wanted, Workflows};
 use lakeops::workflow::{Library, SourceText};
@@ -177,7 +177,7 @@ async fn a_run_that_waits_is_cancelled_at_once() {
             if run.outcome == Outcome::Waiting {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(1))).await;
         }
         let by = Principal { name: "ann".to_owned(), from: "test".to_owned() };
         engine.cancel(&run, false, (&by, "no longer wanted")).await.unwrap();
