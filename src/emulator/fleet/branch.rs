@@ -167,6 +167,7 @@ impl Branch {
             source: parent.place(),
             archive: parent.archive(),
             to: &fresh,
+            in_use: true,
             with_wal: true,
         };
         let snapshot = Box::pin(online.run()).await?;

@@ -62,6 +62,8 @@ pub(super) struct CopyJob {
     /// Does not exist yet.
     pub to: PathBuf,
     pub part: Part,
+    /// Whether somebody may be at work on it, who has the processor first.
+    pub in_use: bool,
     pub user: ServerUser,
 }
 
@@ -79,6 +81,7 @@ pub(super) async fn fill(place: &ClusterPlace, from: &ClusterPlace) -> Result<()
         from: from.data().to_owned(),
         to: fresh.clone(),
         part: Part::Whole,
+        in_use: false,
         user: place.user().clone(),
     };
     copy(job).await?;
@@ -209,7 +212,9 @@ fn make_directory(path: &Path, user: &ServerUser) -> Result<(), FleetError> {
 
 impl Work<'_> {
     fn take_part(&self) {
-        step_back();
+        if self.job.in_use {
+            step_back();
+        }
         loop {
             let next = self.files.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(path) = next else { return };
@@ -236,7 +241,7 @@ impl Work<'_> {
             let (uid, gid) = (self.job.user.uid(), self.job.user.gid());
             std::os::unix::fs::fchown(&target, Some(uid), Some(gid)).map_err(fail)?;
         }
-        let bytes = content(&source, &target).map_err(fail)?;
+        let bytes = content(&source, &target, self.job.in_use).map_err(fail)?;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -244,7 +249,7 @@ impl Work<'_> {
 
 /// The kernel copies, and shares the blocks instead where the disk can. A small piece at a time, so
 /// that whoever waits for the processor gets it soon.
-fn content(source: &File, target: &File) -> io::Result<u64> {
+fn content(source: &File, target: &File, in_use: bool) -> io::Result<u64> {
     let mut target = target;
     let mut copied = 0_u64;
     loop {
@@ -252,7 +257,7 @@ fn content(source: &File, target: &File) -> io::Result<u64> {
             0 => return Ok(copied),
             more => copied = copied.saturating_add(more),
         }
-        if copied >= CHUNK {
+        if in_use && copied >= CHUNK {
             std::thread::sleep(BREATH);
         }
     }
@@ -300,6 +305,7 @@ mod tests {
             from: from.clone(),
             to: place.path().join(to),
             part,
+            in_use: part == Part::WithoutWal,
             user: user.clone(),
         };
         let copied = run(&job("online", Part::WithoutWal)).unwrap();

@@ -127,6 +127,7 @@ impl Branch {
             source: self.place(),
             archive: self.archive(),
             to: &fresh,
+            in_use: true,
             with_wal: true,
         };
         Box::pin(online.run()).await?;

@@ -80,14 +80,14 @@ impl Branch {
         self.bases().first().map(|(base, _)| base.time)
     }
 
-    /// Makes a base copy.
+    /// Makes the first base copy, before anybody knows of the branch.
     pub(super) async fn take_base(&self) -> Result<(), FleetError> {
         let _history = self.history.lock().await;
-        Box::pin(self.copy_base()).await
+        Box::pin(self.copy_base(false)).await
     }
 
-    /// The same, for who has the history already.
-    async fn copy_base(&self) -> Result<(), FleetError> {
+    /// The same, for who has the history already, and of a branch that somebody may be at work on.
+    async fn copy_base(&self, in_use: bool) -> Result<(), FleetError> {
         let folder = self.place().beside("bases")?;
         let fresh = folder.join("new");
         ClusterPlace::remove(&fresh)?;
@@ -100,6 +100,7 @@ impl Branch {
             source: self.place(),
             archive: self.archive(),
             to: &fresh.join("data"),
+            in_use,
             with_wal: false,
         };
         let snapshot = Box::pin(online.run()).await?;
@@ -138,7 +139,7 @@ impl Branch {
         let now = self.ground.clock.now();
         let Some((last, _)) = self.bases().pop() else {
             if self.lacks_past() {
-                return Box::pin(self.copy_base()).await;
+                return Box::pin(self.copy_base(true)).await;
             }
             return Ok(());
         };
@@ -150,7 +151,7 @@ impl Branch {
         let position = |text: &str| Lsn::parse(text).map_or(0, |lsn| lsn.0);
         let written = position(&here.lsn).saturating_sub(position(&last.stop));
         if written >= MUCH || written >= LITTLE && now.since(last.time) >= EVERY {
-            return Box::pin(self.copy_base()).await;
+            return Box::pin(self.copy_base(true)).await;
         }
         Ok(())
     }
@@ -193,6 +194,7 @@ impl Branch {
             from: base.join("data"),
             to: fresh.clone(),
             part: Part::Whole,
+            in_use: false,
             user: self.place().user().clone(),
         };
         copy(job).await?;

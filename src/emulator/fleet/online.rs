@@ -47,6 +47,8 @@ pub(super) struct OnlineCopy<'a> {
     pub archive: &'a Path,
     /// A directory that does not exist yet.
     pub to: &'a Path,
+    /// Whether somebody may be at work on the branch.
+    pub in_use: bool,
     /// Whether the copy gets the WAL that makes it consistent; else it has to be in the archive.
     pub with_wal: bool,
 }
@@ -74,6 +76,7 @@ impl OnlineCopy<'_> {
             from: self.source.data().to_owned(),
             to: self.to.to_owned(),
             part: Part::WithoutWal,
+            in_use: self.in_use,
             user: self.source.user().clone(),
         };
         let copied = copy(job).await?;
