@@ -9,6 +9,7 @@ use lakeops::postgres::PgEndpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::harness::scratch::scratch;
 use crate::harness::{postgres, value};
 
 /// A project folder of its own, and the program in it.
@@ -39,7 +40,7 @@ impl Said {
 
 impl Project {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), url: None }
+        Self { folder: scratch(), url: None }
     }
 
     /// With a database of its own.

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::fleet::processes_on;
 use crate::harness;
+use crate::harness::scratch::scratch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_patient_is_as_sick_as_the_story_says() {
@@ -38,7 +39,7 @@ async fn the_patient_is_as_sick_as_the_story_says() {
     assert!(trail.bytes > 30 << 20, "{trail:?}");
 
     let load = Load::start(&patient, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
-    assert!(load.watch(Duration::from_millis(500)).await.payments > 20);
+    harness::pays(&load).await;
     let forgotten = Forgotten::begin(&patient).await.unwrap();
     while patient.blocked(Duration::ZERO).await.unwrap() < WORKERS as u64 {
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(5))).await;
@@ -48,7 +49,7 @@ async fn the_patient_is_as_sick_as_the_story_says() {
     while patient.blocked(Duration::ZERO).await.unwrap() > 0 {
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(5))).await;
     }
-    assert!(load.watch(Duration::from_millis(500)).await.payments > 20);
+    harness::pays(&load).await;
 }
 
 #[test]
@@ -78,7 +79,7 @@ struct Demo {
 
 impl Demo {
     fn new() -> Self {
-        let state = tempfile::Builder::new().prefix("lakeops-demo-").tempdir_in("/tmp").unwrap();
+        let state = scratch();
         fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self { state, dead: RefCell::default() }
     }

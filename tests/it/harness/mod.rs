@@ -7,15 +7,17 @@ pub(crate) mod crash;
 pub(crate) mod disk;
 pub(crate) mod model;
 pub(crate) mod parts;
+pub(crate) mod scratch;
 pub(crate) mod versions;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use lakeops::cli::demo::load::Load;
 use lakeops::cli::demo::patient::Patient;
 use lakeops::kernel::{Clock as _, Ident, RandomIds, Secret, SystemClock, Target};
 use lakeops::postgres::{
@@ -50,11 +52,24 @@ impl Place {
         Self::with_mode(0o755)
     }
 
-    pub(crate) fn with_mode(mode: u32) -> Self {
+    /// The same on the disk, for a test that wants copies to take their time.
+    pub(crate) fn on_disk() -> Self {
         let base = tempfile::Builder::new().prefix("lakeops-it-").tempdir_in("/tmp").unwrap();
+        Self::at(base, 0o755)
+    }
+
+    pub(crate) fn with_mode(mode: u32) -> Self {
+        Self::at(scratch::scratch(), mode)
+    }
+
+    fn at(base: TempDir, mode: u32) -> Self {
         fs::set_permissions(base.path(), fs::Permissions::from_mode(mode)).unwrap();
         let shared = base.path().join("shared");
-        Self { base, local: local_with(|options| options.shared = shared) }
+        let local = local_with(|options| {
+            options.shared = shared;
+            options.bin_dir = Some(programs().to_owned());
+        });
+        Self { base, local }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -88,6 +103,20 @@ pub(crate) fn local_with(change: impl FnOnce(&mut ServerOptions)) -> LocalPostgr
     options.oldest = 17;
     change(&mut options);
     LocalPostgres::new(options, Arc::new(SystemClock), Arc::new(RandomIds))
+}
+
+/// The programs of the server that all tests share. Who looks for them below a directory of its own finds
+/// none, and would fetch, check and unpack PostgreSQL again.
+fn programs() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        // The caller's thread may drive a runtime, and then cannot wait on another.
+        let search = std::thread::spawn(|| {
+            let found = tokio::runtime::Runtime::new().unwrap().block_on(local().ensure(&Quiet));
+            found.unwrap().bin_dir
+        });
+        search.join().unwrap()
+    })
 }
 
 /// Where the shared clusters keep their records.
@@ -179,6 +208,18 @@ pub(crate) async fn patient(database: PgEndpoint) -> (Patient, PgEndpoint) {
     (patient, database.with_user("shop_operator", None))
 }
 
+/// Customers pay again. Where they cannot, they never do; how soon they do is up to the machine.
+pub(crate) async fn pays(load: &Load) {
+    let mut payments = 0;
+    for _ in 0..120 {
+        payments += load.watch(Duration::from_millis(500)).await.payments;
+        if payments > 20 {
+            return;
+        }
+    }
+    panic!("{payments} payments in a minute");
+}
+
 /// A plain connection, to set up and to look.
 pub(crate) async fn connect(endpoint: &PgEndpoint) -> PgConnection {
     PgConnection::connect_with(endpoint.options()).await.unwrap()
@@ -201,6 +242,15 @@ pub(crate) async fn until(endpoint: &PgEndpoint, query: &str, patience: Duration
         assert!(SystemClock.now() < deadline, "never true: {query}");
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(20))).await;
     }
+}
+
+/// How long this thread has had a processor: a measure of work that a busy machine does not change. Where the
+/// system does not tell, the time that has passed.
+pub(crate) fn worked() -> Duration {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    nanos.map_or_else(|| BEGUN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
 }
 
 /// Puts the shipped workflows and SOPs into a folder.
