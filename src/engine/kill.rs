@@ -30,8 +30,8 @@ struct Spared {
 
 /// Which boundaries are counted.
 enum Among {
-    /// Those with this in their names; no others are traced.
-    Containing(String),
+    /// Those with one of these in their names; no others are traced.
+    Containing(Vec<String>),
     /// Those of this name; all are traced.
     Named(String),
 }
@@ -48,7 +48,8 @@ impl ArmedKill {
         let open = |path| OpenOptions::new().create(true).append(true).open(path);
         let trace = trace.map(open).transpose()?;
         let state = Mutex::new(Reached { count: 0, trace });
-        Ok(Self { at, among: Among::Containing(String::new()), spared: None, state })
+        let among = Among::Containing(vec![String::new()]);
+        Ok(Self { at, among, spared: None, state })
     }
 
     /// Dies at each boundary whose name is not in `file`, and writes it there. So a run that is resumed
@@ -64,10 +65,11 @@ impl ArmedKill {
     }
 
     /// Counts only boundaries whose name contains `text`, such as `/after effect`: with parallel steps
-    /// the place of a boundary among all others is a matter of chance.
+    /// the place of a boundary among all others is a matter of chance. Several texts are parted by `|`.
     #[must_use]
-    pub fn among(self, text: impl Into<String>) -> Self {
-        Self { among: Among::Containing(text.into()), ..self }
+    pub fn among(self, text: impl AsRef<str>) -> Self {
+        let texts = text.as_ref().split('|').map(str::to_owned).collect();
+        Self { among: Among::Containing(texts), ..self }
     }
 
     /// Counts only boundaries of exactly this name, and traces all.
@@ -80,7 +82,7 @@ impl ArmedKill {
 impl KillPoints for ArmedKill {
     fn reach(&self, boundary: &str) {
         let is_counted = match &self.among {
-            Among::Containing(text) if !boundary.contains(text) => return,
+            Among::Containing(texts) if !texts.iter().any(|text| boundary.contains(text)) => return,
             Among::Containing(_) => true,
             Among::Named(name) => boundary == name,
         };

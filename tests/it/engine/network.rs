@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::future::join_all;
 use lakeops::journal::Outcome;
 use lakeops::kernel::Span;
 use lakeops::plan::Plan;
@@ -12,13 +13,15 @@ use super::kit::{Kit, plan, sql, step};
 use crate::apply::proxy::{self, Fault, Trouble};
 use crate::harness::{execute, postgres, value};
 
-fn changes() -> Plan {
+/// Three changes. How long a step may take decides only how soon silence is noticed.
+fn changes(trouble: Trouble) -> Plan {
+    let timeout = if trouble == Trouble::Silence { 1 } else { 30 };
     let mut steps = Vec::new();
     for (id, needs, n) in [("a", None, 1), ("b", Some("a"), 2), ("c", Some("b"), 3)] {
         let needs: Vec<&str> = needs.into_iter().collect();
         let mut step = step(id, &needs, sql(&[&format!("insert into public.t values ({n})")]));
-        step.timeout = Span::from_secs(1);
-        step.retry.max_attempts = 5;
+        step.timeout = Span::from_secs(timeout);
+        step.retry.max_attempts = 10;
         steps.push(step);
     }
     plan(steps)
@@ -30,7 +33,7 @@ async fn run(endpoint: &PgEndpoint, nth: u64, trouble: Trouble) -> u64 {
     let pieces = Arc::<AtomicU64>::default();
     let behind = proxy::start(endpoint, Fault::Piece(Arc::clone(&pieces), nth, trouble)).await;
     let kit = Kit::new(behind);
-    let run = kit.start(&changes()).await;
+    let run = kit.start(&changes(trouble)).await;
     let outcome = kit.execute(&run).await;
     let case = format!("{trouble:?} at piece {nth}");
     assert_eq!(outcome, Outcome::Succeeded, "{case}");
@@ -40,12 +43,17 @@ async fn run(endpoint: &PgEndpoint, nth: u64, trouble: Trouble) -> u64 {
     pieces.load(Ordering::SeqCst)
 }
 
-#[tokio::test]
-async fn a_network_that_fails_anywhere_changes_nothing_in_the_end() {
+/// A database with the tables that a run needs: the first makes that of the keys.
+async fn database() -> PgEndpoint {
     let endpoint = postgres().await.fresh_database("network").await;
     execute(&endpoint, &["create table public.t (n bigint)"]).await;
-    // The first run makes the table of keys.
     run(&endpoint, 0, Trouble::Reset).await;
+    endpoint
+}
+
+#[tokio::test]
+async fn a_network_that_fails_anywhere_changes_nothing_in_the_end() {
+    let endpoint = database().await;
     let pieces = run(&endpoint, 0, Trouble::Reset).await;
     assert!(pieces > 10, "{pieces}");
     for nth in 1..=pieces {
@@ -55,8 +63,10 @@ async fn a_network_that_fails_anywhere_changes_nothing_in_the_end() {
     for nth in (1..=pieces).step_by(3) {
         run(&endpoint, nth, Trouble::Slow).await;
     }
-    // Each of these costs a deadline.
-    for nth in (1..=pieces).step_by(7) {
+    // Each of these costs a deadline, so they wait together.
+    let silent = (1..=pieces).step_by(7).map(async |nth| {
+        let endpoint = database().await;
         run(&endpoint, nth, Trouble::Silence).await;
-    }
+    });
+    join_all(silent).await;
 }

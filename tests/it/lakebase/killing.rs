@@ -67,8 +67,17 @@ impl Cloud {
     /// asked. Each process dies at the first boundary with `among` in its name at which none died yet. How
     /// it ended, and where somebody died.
     pub(super) async fn dying(&self, args: &[String], among: &str) -> (Said, Vec<String>) {
+        drop(fs::remove_file(self.folder().join("died")));
+        self.dying_elsewhere(args, among).await
+    }
+
+    /// The same, sparing where somebody died when it was called before: for runs that begin alike.
+    pub(super) async fn dying_elsewhere(
+        &self,
+        args: &[String],
+        among: &str,
+    ) -> (Said, Vec<String>) {
         let died = self.folder().join("died");
-        drop(fs::remove_file(&died));
         let kill = [("LAKEOPS_KILL_EACH", died.to_str().unwrap()), ("LAKEOPS_KILL_AMONG", among)];
         let said = self.to_the_end(args, &kill, usize::MAX).await;
         let names = fs::read_to_string(&died).unwrap_or_default();

@@ -150,7 +150,7 @@ const UNIQUE: [(&str, &str); 4] = [
 ];
 
 /// Production changes after the review, so that the second file fails there and nowhere else; whoever
-/// goes on from then dies at every boundary.
+/// goes on from then dies at every boundary at which nobody died in a shop before.
 async fn fails_in_production(shop: &Shop<'_>) -> Value {
     let review = shop.waiting(&shop.migration(&[])).await;
     execute(&mut shop.session("production").await, "insert into public.t values (1, 'a')").await;
@@ -158,8 +158,8 @@ async fn fails_in_production(shop: &Shop<'_>) -> Value {
     let waiting = shop.cloud.waiting().await;
     assert_eq!(waiting[0]["step"], "production/apply", "{waiting}");
     let run = waiting[0]["run_id"].as_str().unwrap();
-    let (_, died) = shop.cloud.dying(&approval(&waiting[0]), "").await;
-    println!("{} deaths", died.len());
+    let (_, died) = shop.cloud.dying_elsewhere(&approval(&waiting[0]), "").await;
+    println!("{} deaths by now", died.len());
     let ended = shop.newest().await;
     assert_eq!(ended["outcome"], "failed", "{ended:#}");
     assert_eq!(shop.history("staging").await, "1,2");
