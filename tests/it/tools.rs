@@ -130,7 +130,7 @@ impl Bench {
 
     /// Waits until a query says true.
     pub(crate) async fn until(&self, query: &str) {
-        until(&self.endpoint, query, Duration::from_secs(10)).await;
+        until(&self.endpoint, query, Duration::from_mins(1)).await;
     }
 
     async fn is_alive(&self, pid: i32) -> bool {

@@ -199,8 +199,9 @@ async fn a_real_database_answers_with_figures_rows_and_what_fixes_it() {
             .execute(&mut waits)
             .await
     });
-    let is_waiting = "select exists (select from pg_locks where not granted)";
-    until(&endpoint, is_waiting, Duration::from_secs(10)).await;
+    let is_waiting = "select exists (select from pg_locks where not granted \
+                      and relation = 's.orders'::regclass)";
+    until(&endpoint, is_waiting, Duration::from_mins(1)).await;
     let text = project.run(&["ask", "who is blocking whom?"]).ends(0).out;
     assert!(
         text.contains("s.orders") && text.contains("lakeops run relieve_connections"),

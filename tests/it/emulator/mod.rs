@@ -74,12 +74,13 @@ impl TestEmulator {
         if verb == "GET" { request.send().await } else { request.json(&body).send().await }
     }
 
-    /// The answer of a call that succeeds.
+    /// The answer of a call that succeeds. An operation is over then, which is answered before that on a busy
+    /// machine.
     async fn ok(&self, verb: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(verb, path, body).await;
         assert_eq!(status, 200, "{verb} {path}: {answer}");
         assert!(answer.get("error").is_none(), "{verb} {path}: {answer}");
-        answer
+        self.done(answer).await
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -94,14 +95,12 @@ impl TestEmulator {
         (status, answer["error_code"].as_str().unwrap().to_owned())
     }
 
-    /// The end of an operation: on a busy machine it is answered before.
-    async fn done(&self, operation: Value) -> Value {
-        let name = operation["name"].as_str().unwrap();
-        let mut found = self.get(name).await;
+    /// The end of an operation; anything else as it is.
+    async fn done(&self, mut found: Value) -> Value {
         while found["done"] == false {
             let soon = SystemClock.now().plus(Duration::from_millis(100));
             SystemClock.sleep_until(soon).await;
-            found = self.get(name).await;
+            found = self.call("GET", found["name"].as_str().unwrap(), Value::Null).await.1;
         }
         assert!(found.get("error").is_none(), "{found}");
         found

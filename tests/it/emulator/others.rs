@@ -41,8 +41,10 @@ async fn what_expires_goes_and_what_must_stay_stays() {
     test.ok("PATCH", "projects/shop/branches/parent?update_mask=spec.expiration", soon).await;
     create("child", "parent", "3600s").await;
     // What expires cannot be protected; who protects it says that it stays.
-    create("held", "production", "2s").await;
+    create("held", "production", "3600s").await;
     let held = |mask: &str| format!("projects/shop/branches/held?update_mask={mask}");
+    let soon = json!({"spec": {"ttl": "2s"}});
+    test.ok("PATCH", &held("spec.expiration"), soon).await;
     let protect = json!({"spec": {"is_protected": true, "no_expiry": true}});
     let (status, code) = test.refused("PATCH", &held("spec.is_protected"), protect.clone()).await;
     assert_eq!((status, &*code), (400, "BAD_REQUEST"));

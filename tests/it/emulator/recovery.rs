@@ -20,7 +20,7 @@ async fn a_restart_keeps_everything_and_goes_on() {
     let slow = json!({"fault": "slow_ready", "seconds": 3600});
     test.ok("POST", "/emulator/faults", slow).await;
     let path = "projects/shop/branches?branch_id=dev";
-    let begun = test.ok("POST", path, json!({"spec": {"no_expiry": true}})).await;
+    let (_, begun) = test.call("POST", path, json!({"spec": {"no_expiry": true}})).await;
     assert_eq!(begun["done"], false);
     let place = test.stop().await;
     let test = TestEmulator::start_in(place).await;
@@ -32,8 +32,6 @@ async fn a_restart_keeps_everything_and_goes_on() {
     let mut session =
         test.connect(&endpoint, (&user, &secret), "databricks_postgres").await.unwrap();
     assert_eq!(number(&mut session, "select count(*) from t").await, 10);
-    let name = begun["name"].as_str().unwrap();
-    let begun = test.get(name).await;
     test.done(begun).await;
     let mut session = test.session("projects/shop/branches/dev").await;
     assert_eq!(number(&mut session, "select count(*) from t").await, 10);

@@ -254,12 +254,12 @@ async fn a_run_out_of_time_drops_what_it_reads() {
     let slow = Action::Sql { sql: "slow".to_owned(), with: Vec::new() };
     let steps = vec![step("slow", &[], slow), step("after", &["slow"], insert(1))];
     let plan = plan_with(steps, &[], |body| {
-        let text = lakeops::plan::document::PinnedText::new("select pg_sleep(20)::text as x");
+        let text = lakeops::plan::document::PinnedText::new("select pg_sleep(600)::text as x");
         body.sql.insert("slow".to_owned(), text);
         body.limits.timeout = Some(Span::parse("300ms").unwrap());
     });
     let work = kit.run(&plan);
-    let (run, outcome) = tokio::time::timeout(Duration::from_secs(10), work).await.unwrap();
+    let (run, outcome) = tokio::time::timeout(Duration::from_mins(1), work).await.unwrap();
     assert_eq!(outcome, Outcome::Failed);
     let failure = kit.state(&run).await.ending.unwrap().failure.unwrap();
     assert_eq!(failure.code, "engine::run_timeout");

@@ -190,7 +190,7 @@ async fn branches_that_live_on_get_one_base_copy_each() {
         let names = std::fs::read_dir(folder).into_iter().flatten();
         names.filter(|entry| entry.as_ref().unwrap().file_name() != "new").count()
     };
-    let until = SystemClock.now().plus(Duration::from_mins(2));
+    let until = SystemClock.now().plus(Duration::from_mins(5));
     while children.iter().any(|child| copies(child) == 0) {
         assert!(SystemClock.now() < until, "a branch gets no base copy");
         for child in &children {

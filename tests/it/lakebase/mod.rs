@@ -87,7 +87,7 @@ impl World {
     }
 
     fn with(host: &str, variables: &[(&str, &str)]) -> Self {
-        let patience = Patience { request: Duration::from_millis(500), ..Patience::default() };
+        let patience = Patience { request: Duration::from_secs(2), ..Patience::default() };
         Self::patient(host, variables, patience)
     }
 

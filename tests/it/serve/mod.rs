@@ -160,10 +160,10 @@ impl Drop for Served {
     }
 }
 
-/// Whether something holds within half a minute.
+/// Whether something holds within a minute.
 pub(super) fn until(mut holds: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(30) {
+    while begun.elapsed() < Duration::from_mins(1) {
         if holds() {
             return true;
         }

@@ -20,7 +20,7 @@ use crate::history::kit::{Ahead, ended, worked};
 const DAY: Duration = Duration::from_hours(24);
 
 /// How long counters may take to tell what was done.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Bench {
     /// The same, some time later.
