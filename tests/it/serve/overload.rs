@@ -299,7 +299,7 @@ async fn rush(schedules: u32) {
     let rush = Rush { library, clock: Arc::clone(&clock), schedules, told, plan };
     let most = Most { at_once: 4, queued: 16 };
     let begun = Instant::now();
-    serve_within(parts, &rush, &clock, (CancellationToken::new(), most)).await.unwrap();
+    serve_within(parts, &rush, &*clock, (CancellationToken::new(), most)).await.unwrap();
     let runs = journal.runs(RunFilter::default()).await.unwrap();
     let all = usize::try_from(2 * schedules).unwrap();
     assert_eq!(runs.len(), all, "each slot of each schedule has its run");
