@@ -164,9 +164,11 @@ fn quiet(metric: &str) -> Alert {
     }
 }
 
-/// The levels moved towards the good side by a share of their distance.
+/// The levels moved towards the good side by a share of their distance. Where the critical one is far away,
+/// by half of the warning one at most: a number that cannot be negative must be able to come back.
 fn tightened(threshold: Threshold, margin: f64) -> Threshold {
     let by = (threshold.warning - threshold.critical) * margin;
+    let by = if threshold.warning > 0.0 { by.max(-threshold.warning / 2.0) } else { by };
     Threshold { warning: threshold.warning + by, critical: threshold.critical + by }
 }
 
@@ -277,6 +279,13 @@ mod tests {
         let levels = Threshold { warning: 0.99, critical: 0.95 };
         let turns = told(levels, AT_ONCE, &[0.98, 0.991, 0.98, 0.995]);
         assert_eq!(turns, [(0, Turn::Fired), (3, Turn::Resolved)]);
+    }
+
+    #[test]
+    fn levels_that_lie_far_apart_do_not_keep_an_alert_for_ever() {
+        let threshold = Threshold { warning: 1.0, critical: 100.0 };
+        let turns = told(threshold, AT_ONCE, &[50.0, 0.7, 0.4]);
+        assert_eq!(turns, [(0, Turn::Fired), (2, Turn::Resolved)]);
     }
 
     #[test]
