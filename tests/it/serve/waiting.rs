@@ -146,7 +146,9 @@ async fn a_run_that_waits_an_hour_leaves_the_only_place_to_others() {
     assert_eq!(short.len(), 18, "each slot of three hours had its run");
     for (due, ended, outcome) in &short {
         assert_eq!(*outcome, Outcome::Succeeded);
-        assert!(ended.since(*due) < Duration::from_secs(10), "none waited for the other");
+        // A deadline of a statement may count as passed in the moment in which the server is not seen to work.
+        let took = ended.since(*due);
+        assert!(took < Duration::from_mins(10), "{took:?}: none waited for the other");
     }
     let order: String =
         value(&endpoint, "select string_agg(what, ',' order by ctid) from public.t").await;
