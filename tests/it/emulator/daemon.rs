@@ -50,7 +50,7 @@ pub(crate) async fn project(status: &Value, id: &str) {
 /// Waits for the operation that a call began, which has to succeed.
 async fn ends(status: &Value, begun: &Value) {
     let operation = format!("/api/2.0/postgres/{}", begun["name"].as_str().unwrap());
-    let until = SystemClock.now().plus(Duration::from_secs(120));
+    let until = SystemClock.now().plus(Duration::from_mins(2));
     loop {
         let found = ask(status, "GET", &operation, Value::Null).await;
         if found["done"] == true {
