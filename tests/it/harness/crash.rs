@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::parts;
+use super::scratch::scratch;
 
 /// A plan, a database and a state directory: what outlives the processes.
 pub(crate) struct Crash {
@@ -69,7 +70,7 @@ pub(crate) enum End {
 
 impl Crash {
     pub(crate) fn new(plan: &Plan, endpoint: &PgEndpoint) -> Self {
-        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
+        let dir = scratch();
         fs::write(dir.path().join("plan.json"), plan.to_bytes().unwrap()).unwrap();
         fs::write(dir.path().join("url"), endpoint.to_url().expose()).unwrap();
         Self { dir }
@@ -82,7 +83,7 @@ impl Crash {
 
     /// What somebody else left: `fill` writes the journal of one run into a state directory.
     pub(crate) fn left_by(endpoint: &PgEndpoint, fill: impl FnOnce(&Path)) -> Self {
-        let dir = tempfile::Builder::new().prefix("lakeops-crash-").tempdir().unwrap();
+        let dir = scratch();
         let state = dir.path().join("state");
         fs::create_dir_all(&state).unwrap();
         fill(&state);
