@@ -342,6 +342,10 @@ impl Conductor<'_> {
             double_kill = self.judged(&[&boundary, first], reference).await.0;
             second = Some(first.clone());
         }
+        // Nor that, when events share commits by chance: then nothing was tried, and nothing found.
+        if matches!(double_kill, Verdict::NotReached) {
+            (double_kill, second) = (Verdict::NotTried, None);
+        }
         Line { boundary, kill, double_kill, second }
     }
 
