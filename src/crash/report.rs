@@ -33,7 +33,7 @@ pub enum Verdict {
         /// Why.
         why: String,
     },
-    /// It was not tried, since the one before it went wrong.
+    /// It was not tried: the one before it went wrong, or chance decides where its place is.
     NotTried,
 }
 
@@ -206,11 +206,16 @@ impl Report {
     fn summary(&self, text: &mut String, style: Style) {
         let number = |mark: &str| self.verdicts().filter(|(_, _, v)| v.mark().1 == mark).count();
         let parts = ["same", "in doubt", "DIFFERENT", "not reached", "BROKEN"];
-        let parts: Vec<String> = parts
+        let mut parts: Vec<String> = parts
             .into_iter()
             .filter(|mark| number(mark) > 0)
             .map(|mark| format!("{} {}", number(mark), mark.to_lowercase()))
             .collect();
+        let untried = self.lines.iter().filter(|line| line.double_kill == Verdict::NotTried);
+        let untried = untried.count();
+        if untried > 0 {
+            parts.push(format!("{} not tried", count(untried, "second kill")));
+        }
         let noun = if self.boundaries == 1 { "boundary" } else { "boundaries" };
         let (tested, kills) = (self.lines.len(), count(self.kills, "kill"));
         let of = self.boundaries;

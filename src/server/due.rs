@@ -111,10 +111,12 @@ impl Server<'_> {
         let now = self.now();
         // One without a time waits for its own runs: it may be its turn.
         let is_due = |known: &Scheduled| known.due.is_none_or(|due| due <= now);
-        let due = self.schedules.iter().filter(|(_, known)| is_due(known));
+        let mut due: Vec<_> = self.schedules.iter().filter(|(_, known)| is_due(known)).collect();
+        // Those that wait for their own runs mostly start nothing: they take no room from one that is due.
+        due.sort_by_key(|(_, known)| (known.due.is_none(), known.due));
         // A slot that finds no room stays due; once it is late, its policy says what becomes of it.
-        let ids = due.map(|(id, _)| id.clone()).take(self.most.room(open));
-        let ids: Vec<String> = ids.collect();
+        let due = due.into_iter().take(self.most.room(open));
+        let ids: Vec<String> = due.map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.introduce_schedule(id, now).await?;
         }
@@ -364,7 +366,9 @@ impl Server<'_> {
                 ..EntryFilter::default()
             };
             let entries = self.engine.parts().journal.entries(filter).await?;
-            let Some(last) = entries.last().map(|entry| entry.position) else { break };
+            if entries.is_empty() {
+                break;
+            }
             for entry in entries {
                 if self.most.room(open) == 0 {
                     return Ok(());
@@ -374,7 +378,6 @@ impl Server<'_> {
                 }
                 self.scanned = entry.position;
             }
-            self.scanned = last;
         }
         self.scanned = self.scanned.max(head);
         Ok(())

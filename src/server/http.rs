@@ -31,8 +31,8 @@ use crate::journal::JournalError;
 use crate::journal::event::{Decision, Outcome, Principal};
 use crate::journal::occasion;
 use crate::journal::retention::seal_of;
-use crate::journal::store::{RunFilter, Stream};
-use crate::kernel::{Digest, Failure, RetryClass, RunId, Secret, Target};
+use crate::journal::store::{RunFilter, RunSummary, Stream};
+use crate::kernel::{Digest, Failure, RetryClass, Secret, Target};
 use crate::plan::Given;
 use crate::report::RunView;
 use crate::report::sealed::SealedView;
@@ -240,8 +240,9 @@ async fn start(
             return Err(Refused(status, failure));
         }
     };
+    let run = shared.engine.parts().journal.find_run(run.as_str()).await?;
     let view = view(&shared, &run).await?;
-    let place = format!("/v1/runs/{run}");
+    let place = format!("/v1/runs/{}", run.run_id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(view)).into_response())
 }
 
@@ -261,18 +262,18 @@ async fn run(
         let seal = seal_of(journal.as_ref(), &run.run_id).await?;
         return Ok(Json(SealedView::new(run, &entries, seal)).into_response());
     }
-    Ok(Json(view(&shared, &run.run_id).await?).into_response())
+    Ok(Json(view(&shared, &run).await?).into_response())
 }
 
-async fn view(shared: &Shared, run: &RunId) -> Result<RunView, Refused> {
+async fn view(shared: &Shared, run: &RunSummary) -> Result<RunView, Refused> {
     let journal = &shared.engine.parts().journal;
-    let summary = journal.find_run(run.as_str()).await?;
-    if summary.sealed.is_some() {
-        return Err(EngineError::Sealed { run: run.clone() }.into());
+    let id = &run.run_id;
+    if run.sealed.is_some() {
+        return Err(EngineError::Sealed { run: id.clone() }.into());
     }
-    let entries = journal.read(&Stream::Run(run.clone()), 0).await?;
-    let plan = journal.plan(&summary.plan_id).await?;
-    let missing = || EngineError::NoPlan { run: run.clone(), plan: summary.plan_id.clone() };
+    let entries = journal.read(&Stream::Run(id.clone()), 0).await?;
+    let plan = journal.plan(&run.plan_id).await?;
+    let missing = || EngineError::NoPlan { run: id.clone(), plan: run.plan_id.clone() };
     Ok(RunView::from_entries(&plan.ok_or_else(missing)?, &entries))
 }
 
@@ -290,8 +291,8 @@ async fn cancel(
     Path(id): Path<String>,
     Json(cancel): Json<Cancel>,
 ) -> Result<Response, Refused> {
-    let run = shared.engine.parts().journal.find_run(&id).await?.run_id;
-    shared.engine.cancel(&run, cancel.compensate, (&by, &cancel.reason)).await?;
+    let run = shared.engine.parts().journal.find_run(&id).await?;
+    shared.engine.cancel(&run.run_id, cancel.compensate, (&by, &cancel.reason)).await?;
     Ok(Json(view(&shared, &run).await?).into_response())
 }
 
@@ -299,7 +300,7 @@ async fn approvals(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
-    let run = shared.engine.parts().journal.find_run(&id).await?.run_id;
+    let run = shared.engine.parts().journal.find_run(&id).await?;
     let view = view(&shared, &run).await?;
     Ok(Json(view.open_approvals().collect::<Vec<_>>()).into_response())
 }
@@ -327,7 +328,7 @@ async fn decide(
     Path(id): Path<String>,
     Json(ruling): Json<Ruling>,
 ) -> Result<Response, Refused> {
-    let run = shared.engine.parts().journal.find_run(&id).await?.run_id;
+    let run = shared.engine.parts().journal.find_run(&id).await?;
     let Some(digest) = Digest::parse(&ruling.digest) else {
         let message = "`digest` is not the digest of what was shown";
         return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "server::bad_digest", message));
@@ -336,7 +337,7 @@ async fn decide(
         Word::Approved => Decision::Approved,
         Word::Rejected => Decision::Rejected,
     };
-    let asked = (&run, Some(ruling.step.as_str()));
+    let asked = (&run.run_id, Some(ruling.step.as_str()));
     shared.engine.decide_approval(asked, Some(&digest), decision, (&by, &ruling.reason)).await?;
     let view = view(&shared, &run).await?;
     let status = if view.outcome == Outcome::WaitingApproval {

@@ -298,10 +298,12 @@ impl<'a> Server<'a> {
             Failure::transient("server::not_started", error_text(error))
         };
         if self.room == 0 {
-            let open = self.open_runs().await.map_err(|error| failed(&error))?;
             // What was started already is told again.
-            if let Some(run) = open.into_iter().find(|run| key.is_some() && run.key == key) {
-                return Ok(run.run_id);
+            if key.is_some() {
+                let open = self.open_runs().await.map_err(|error| failed(&error))?;
+                if let Some(run) = open.into_iter().find(|run| run.key == key) {
+                    return Ok(run.run_id);
+                }
             }
             let text = "too many runs wait for their turn";
             return Err(Failure::transient(OVERLOADED, text)

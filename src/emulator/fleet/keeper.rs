@@ -140,7 +140,10 @@ impl Fleet {
     ) -> Result<(), FleetError> {
         self.check_free(id)?;
         let source = self.find(source)?;
-        source.server.stop(DELETE_PATIENCE).await?;
+        if !source.server.stop(DELETE_PATIENCE).await? {
+            let branch = source.id.clone();
+            return Err(FleetError::Busy { branch, what: "somebody works on it" });
+        }
         let branch = Branch::prepare(&self.ground, id)?;
         branch.finish_empty(&source.id)?;
         self.held().insert(id.clone(), Arc::new(branch));

@@ -17,7 +17,7 @@ use lakeops::journal::store::{EntryFilter, RunFilter};
 use lakeops::journal::{Event, Journal as _, Outcome, Principal, SlotFate, SqliteJournal};
 use lakeops::kernel::{Clock, Failure, RandomIds, Redactor, Target, Timestamp};
 use lakeops::lakebase::{Lakebase, Login, Outside, Patience, WorkspaceClient};
-use lakeops::plan::{Given, Plan, PlanInputs};
+use lakeops::plan::{Given, Plan};
 use lakeops::postgres::Quiet;
 use lakeops::server::{Occasions, Wanted, Workflows};
 use lakeops::tools::Catalog;
@@ -27,7 +27,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Passing;
-use super::simulated::serve;
+use super::simulated::{plan_of, serve};
 use crate::emulator::{client, log_in};
 use crate::harness::Place;
 use crate::harness::parts::parts;
@@ -96,18 +96,8 @@ impl Workflows for Shipped {
         let given = [("project", project), ("branch", "production")];
         let known = |name: &str| workflow.spec.params.iter().any(|param| param.name.value == name);
         let params = given.into_iter().filter(|(name, _)| known(name));
-        let inputs = PlanInputs {
-            params: params.map(|(n, v)| (n.to_owned(), Given::Text(v.to_owned()))).collect(),
-            connection: "emulator".to_owned(),
-            target: Target::default(),
-            settings: &Settings::default(),
-            policy: None,
-            replaces: None,
-            wake: false,
-            now: self.clock.now(),
-        };
-        lakeops::plan::plan(workflow, &inputs)
-            .map_err(|found| Failure::permanent("test::plan", format!("{found:?}")))
+        let params = params.map(|(n, v)| (n.to_owned(), Given::Text(v.to_owned()))).collect();
+        plan_of(workflow, params, ("emulator", Target::default()), self.clock.now())
     }
 }
 
@@ -158,7 +148,7 @@ impl Region {
 
     /// A session of an application, which wakes the compute.
     async fn session(&self, project: &str) -> PgConnection {
-        let endpoint = format!("projects/{project}/branches/production/endpoints/primary");
+        let endpoint = primary(project);
         let shown = self.call("GET", &format!("api/2.0/postgres/{endpoint}"), Value::Null).await;
         let hosts = &shown["status"]["hosts"];
         let port = u16::try_from(hosts["port"].as_u64().unwrap_or(5432)).unwrap();

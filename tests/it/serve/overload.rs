@@ -2,9 +2,10 @@
 //! no room for, and leaves slots and events for later.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lakeops::engine::RunLocks;
 use lakeops::engine::parts::{Endpoints, Parts};
@@ -23,7 +24,7 @@ use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
-use super::simulated::{planned, serve_within};
+use super::simulated::{Shop, planned, schedule, serve_within};
 use super::{CONFIG, Served, entries, execute, project, record, until};
 use crate::cli::Project;
 use crate::harness::connect;
@@ -185,7 +186,7 @@ async fn burst(hint: &str, clients: usize, each: usize) {
     let wait = Instant::now();
     while succeeded(&served) < all {
         assert!(wait.elapsed().as_secs() < 600, "{} of {all}", succeeded(&served));
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     let (took, slowest) = (begun.elapsed(), slowest.load(Ordering::SeqCst));
     let memory = super::day::memory_of(&served.child.id().to_string());
@@ -242,19 +243,16 @@ impl Workflows for Rush {
         if self.told.swap(true, Ordering::SeqCst) {
             return None;
         }
-        let schedule = |number| {
+        let rushing = |number| {
             let spec = ScheduleSpec {
-                id: format!("rush_{number}"),
-                cron: "0 * * * *".to_owned(),
-                time_zone: "UTC".to_owned(),
                 overlap: Overlap::Allow,
                 catch_up: CatchUp::All,
                 catch_up_window: Span::from_secs(36_000),
-                jitter: Span::from_secs(0),
+                ..schedule(&format!("rush_{number}"), "0 * * * *")
             };
             ("free".to_owned(), spec)
         };
-        let schedules = (0..self.schedules).map(schedule).collect();
+        let schedules = (0..self.schedules).map(rushing).collect();
         Some(Occasions { schedules, ..Occasions::default() })
     }
 
@@ -284,15 +282,7 @@ async fn rush(schedules: u32) {
     let dir = tempfile::tempdir().unwrap();
     let start = Timestamp::parse("2026-12-01T00:30:00Z").unwrap().as_millis();
     let clock = Arc::new(Jumping::new(start, start + 2 * 3_600_000));
-    let shared: Arc<dyn Clock> = Arc::<Jumping>::clone(&clock);
-    let journal =
-        SqliteJournal::open(dir.path(), Arc::clone(&shared), Redactor::default()).unwrap();
-    let principal = Principal { name: "rush".to_owned(), from: "test".to_owned() };
-    let parts = Parts {
-        ownership: Arc::new(RunLocks::new(dir.path())),
-        clock: shared,
-        ..parts(Arc::<SqliteJournal>::clone(&journal), Arc::new(Nowhere), principal)
-    };
+    let (parts, journal) = without_database(dir.path(), &clock);
     let mut library = Library::new().with_script("sops/one.rhai", SCRIPT);
     library.add_workflow(SourceText::new("free.yaml", quick("free", "")));
     let (told, plan) = (AtomicBool::new(false), OnceLock::new());
@@ -327,6 +317,58 @@ async fn rush(schedules: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_come_due_together_are_held_back_and_none_is_lost() {
     rush(60).await;
+}
+
+/// What lies between a server and its database here: nothing is asked of it.
+fn without_database(dir: &Path, clock: &Arc<Jumping>) -> (Parts, Arc<SqliteJournal>) {
+    let shared: Arc<dyn Clock> = Arc::<Jumping>::clone(clock);
+    let journal = SqliteJournal::open(dir, Arc::clone(&shared), Redactor::default()).unwrap();
+    let principal = Principal { name: "rush".to_owned(), from: "test".to_owned() };
+    let parts = Parts {
+        ownership: Arc::new(RunLocks::new(dir)),
+        clock: shared,
+        ..parts(Arc::<SqliteJournal>::clone(&journal), Arc::new(Nowhere), principal)
+    };
+    (parts, journal)
+}
+
+const HELD: &str = "version: 1
+name: held
+description: Waits for days.
+steps:
+  - id: pause
+    wait: { for: 100h }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_waits_for_its_run_takes_no_room_from_one_that_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    // One server sees both schedules; the next one, half a day later, catches up on the first of them.
+    for (from, until) in [("00:30:00", "00:45:00"), ("12:30:00", "14:30:30")] {
+        let at = |time: &str| Timestamp::parse(&format!("2026-12-01T{time}Z")).unwrap().as_millis();
+        let clock = Arc::new(Jumping::new(at(from), at(until)));
+        let (parts, journal) = without_database(dir.path(), &clock);
+        let mut library = Library::new().with_script("sops/one.rhai", SCRIPT);
+        library.add_workflow(SourceText::new("free.yaml", quick("free", "")));
+        library.add_workflow(SourceText::new("held.yaml", HELD));
+        let held = ScheduleSpec {
+            catch_up: CatchUp::All,
+            catch_up_window: Span::from_secs(360_000),
+            ..schedule("a_held", "0 * * * *")
+        };
+        let free = schedule("b_free", "*/10 * * * *");
+        let schedules = vec![("held".to_owned(), held), ("free".to_owned(), free)];
+        let shop = Shop::new(library, clock, schedules);
+        // Room for one start.
+        let most = Most { at_once: 1, queued: 0 };
+        let serving = serve_within(parts, &shop, shop.clock(), (CancellationToken::new(), most));
+        let served = tokio::time::timeout(Duration::from_mins(2), serving).await;
+        served.expect("the clock stands still when the server never rests").unwrap();
+        let runs = journal.runs(RunFilter::default()).await.unwrap();
+        let of = |workflow: &str| runs.iter().filter(|run| run.workflow == workflow).count();
+        let expected = if until == "00:45:00" { (0, 1) } else { (1, 1 + 12) };
+        assert_eq!((of("held"), of("free")), expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

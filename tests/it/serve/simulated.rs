@@ -1,21 +1,21 @@
 //! A server by a clock that jumps: what is the same whatever it works on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lakeops::config::Settings;
 use lakeops::engine::Engine;
 use lakeops::engine::parts::Parts;
-use lakeops::kernel::{Failure, Span, Target, Timestamp};
-use lakeops::plan::{Plan, PlanInputs};
+use lakeops::kernel::{Clock as _, Failure, Span, Target, Timestamp};
+use lakeops::plan::{Given, Plan, PlanInputs};
 use lakeops::server::metrics::Metrics;
-use lakeops::server::{Most, Server, ServerError, Workflows};
+use lakeops::server::{Most, Occasions, Server, ServerError, Wanted, Workflows};
 use lakeops::tools::Catalog;
 use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
-use lakeops::workflow::{Library, Resolver};
+use lakeops::workflow::{Library, Resolver, Workflow};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Follows;
+use super::clock::{Follows, Jumping};
 
 /// A schedule in UTC that catches nothing up, whose runs do not overlap.
 pub(super) fn schedule(id: &str, cron: &str) -> ScheduleSpec {
@@ -30,19 +30,65 @@ pub(super) fn schedule(id: &str, cron: &str) -> ScheduleSpec {
     }
 }
 
-/// The plan of a workflow without parameters.
+/// The workflows of a library on one connection, with their schedules, which are told once.
+pub(super) struct Shop {
+    library: Library,
+    clock: Arc<Jumping>,
+    occasions: Mutex<Option<Occasions>>,
+}
+
+impl Shop {
+    pub(super) fn new(
+        library: Library,
+        clock: Arc<Jumping>,
+        schedules: Vec<(String, ScheduleSpec)>,
+    ) -> Self {
+        let occasions = Occasions { schedules, triggers: Vec::new() };
+        Self { library, clock, occasions: Mutex::new(Some(occasions)) }
+    }
+
+    pub(super) fn clock(&self) -> &Jumping {
+        &self.clock
+    }
+
+    pub(super) fn planned(&self, workflow: &str) -> Result<Plan, Failure> {
+        planned(&self.library, workflow, ("shop", Target::default()), self.clock.now())
+    }
+}
+
+impl Workflows for Shop {
+    fn occasions(&self) -> Option<Occasions> {
+        self.occasions.lock().unwrap().take()
+    }
+
+    fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
+        self.planned(&wanted.workflow)
+    }
+}
+
+/// The plan of a workflow of a library, without parameters.
 pub(super) fn planned(
     library: &Library,
     workflow: &str,
-    (connection, target): (&str, Target),
+    place: (&str, Target),
     now: Timestamp,
 ) -> Result<Plan, Failure> {
     let catalog = Catalog::builtin();
     let resolution = Resolver::new(&catalog, library).resolve(workflow);
     let found = resolution.get(workflow);
     let workflow = found.unwrap_or_else(|| panic!("{:?}", resolution.diagnostics));
+    plan_of(workflow, BTreeMap::new(), place, now)
+}
+
+/// The plan of a workflow with these parameters.
+pub(super) fn plan_of(
+    workflow: &Workflow,
+    params: BTreeMap<String, Given>,
+    (connection, target): (&str, Target),
+    now: Timestamp,
+) -> Result<Plan, Failure> {
     let inputs = PlanInputs {
-        params: BTreeMap::new(),
+        params,
         connection: connection.to_owned(),
         target,
         settings: &Settings::default(),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lakeops::engine::RunLocks;
@@ -18,15 +18,13 @@ use lakeops::journal::{Journal as _, JournalError, Outcome, Principal, SqliteJou
 use lakeops::kernel::{
     BoxFuture, Clock, Direction, Failure, Redactor, Settlement, Span, Target, Timestamp,
 };
-use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
-use lakeops::server::{Occasions, Wanted, Workflows};
 use lakeops::workflow::elements::{CatchUp, Overlap, ScheduleSpec};
 use lakeops::workflow::{Library, SourceText};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
-use super::simulated::{planned, serve};
+use super::simulated::{Shop, schedule, serve};
 use crate::harness::disk::{Disk, Draws, Fault};
 use crate::harness::parts::parts;
 use crate::harness::{execute, postgres, value};
@@ -91,39 +89,6 @@ const WORKFLOWS: [(&str, &str, &str); 3] = [
     ("bounce", BOUNCE, "40 */8 * * *"),
 ];
 
-struct Shop {
-    library: Library,
-    clock: Arc<Jumping>,
-    told: AtomicBool,
-}
-
-impl Workflows for Shop {
-    fn occasions(&self) -> Option<Occasions> {
-        if self.told.swap(true, Ordering::SeqCst) {
-            return None;
-        }
-        let mut found = Occasions::default();
-        for (name, _, cron) in WORKFLOWS {
-            let spec = ScheduleSpec {
-                id: name.to_owned(),
-                cron: cron.to_owned(),
-                time_zone: "UTC".to_owned(),
-                overlap: Overlap::Allow,
-                catch_up: CatchUp::All,
-                catch_up_window: Span::from_secs(40 * 86_400),
-                jitter: Span::from_secs(0),
-            };
-            found.schedules.push((name.to_owned(), spec));
-        }
-        Some(found)
-    }
-
-    fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
-        let place = ("shop", Target::default());
-        planned(&self.library, &wanted.workflow, place, self.clock.now())
-    }
-}
-
 /// A database that cannot be reached now and then.
 struct Unreliable {
     endpoint: PgEndpoint,
@@ -182,11 +147,18 @@ impl Soak {
             ..parts(journal, Arc::<Unreliable>::clone(&self.endpoints), principal)
         };
         let mut library = Library::new();
-        for (name, text, _) in WORKFLOWS {
+        let mut schedules = Vec::new();
+        for (name, text, cron) in WORKFLOWS {
             library.add_workflow(SourceText::new(format!("{name}.yaml"), text));
+            let spec = ScheduleSpec {
+                overlap: Overlap::Allow,
+                catch_up: CatchUp::All,
+                catch_up_window: Span::from_secs(40 * 86_400),
+                ..schedule(name, cron)
+            };
+            schedules.push((name.to_owned(), spec));
         }
-        let clock = Arc::clone(&self.clock);
-        let shop = Shop { library, clock, told: AtomicBool::new(false) };
+        let shop = Shop::new(library, Arc::clone(&self.clock), schedules);
         let served = serve(parts, &shop, &*self.clock, (stop, MOST_RUNS)).await;
         served.map_err(|error| error.to_string())
     }
@@ -247,7 +219,7 @@ impl Soak {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and does not hold yet"]
+#[ignore = "takes minutes, and is not proven yet"]
 async fn a_month_of_faults_loses_nothing_and_repeats_nothing() {
     let endpoint = postgres().await.fresh_database("soak").await;
     let keys = include_str!("../../../sql/engine/create_applied_change.sql");

@@ -1,21 +1,18 @@
 //! Runs that wait for a time leave their place to others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lakeops::engine::parts::Parts;
 use lakeops::engine::{Engine, StartOptions};
 use lakeops::journal::store::{EntryFilter, RunFilter};
 use lakeops::journal::{Event, Journal as _, Outcome, Principal, SqliteJournal};
-use lakeops::kernel::{Clock, Failure, Redactor, RunId, SystemClock, Target, Timestamp};
-use lakeops::plan::Plan;
-use lakeops::server::{Occasions, Wanted, Workflows};
+use lakeops::kernel::{Clock, Redactor, RunId, SystemClock, Target, Timestamp};
 use lakeops::workflow::{Library, SourceText};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Jumping;
-use super::simulated::{planned, schedule, serve};
+use super::simulated::{Shop, schedule, serve};
 use crate::harness::parts::parts;
 use crate::harness::{execute, postgres, value};
 
@@ -68,32 +65,6 @@ steps:
     with: { statements: ["insert into public.t values ('short')"] }
 "#;
 
-struct Shop {
-    library: Library,
-    clock: Arc<Jumping>,
-    told: AtomicBool,
-}
-
-impl Workflows for Shop {
-    fn occasions(&self) -> Option<Occasions> {
-        if self.told.swap(true, Ordering::SeqCst) {
-            return None;
-        }
-        let spec = schedule("short", "*/10 * * * *");
-        Some(Occasions { schedules: vec![("short".to_owned(), spec)], triggers: Vec::new() })
-    }
-
-    fn plan(&self, wanted: &Wanted) -> Result<Plan, Failure> {
-        self.planned(&wanted.workflow)
-    }
-}
-
-impl Shop {
-    fn planned(&self, workflow: &str) -> Result<Plan, Failure> {
-        planned(&self.library, workflow, ("shop", Target::default()), self.clock.now())
-    }
-}
-
 /// A server for one run at a time, with a run of `long` that it finds; it serves so many hours.
 async fn shop(hint: &str, hours: i64) -> (Parts, Shop, Arc<SqliteJournal>, RunId) {
     let endpoint = postgres().await.fresh_database(hint).await;
@@ -111,7 +82,8 @@ async fn shop(hint: &str, hours: i64) -> (Parts, Shop, Arc<SqliteJournal>, RunId
     let mut library = Library::new().with_sql("tests/late", LATE);
     library.add_workflow(SourceText::new("long.yaml", LONG));
     library.add_workflow(SourceText::new("short.yaml", SHORT));
-    let shop = Shop { library, clock, told: AtomicBool::new(false) };
+    let schedules = vec![("short".to_owned(), schedule("short", "*/10 * * * *"))];
+    let shop = Shop::new(library, clock, schedules);
     let plan = shop.planned("long").unwrap();
     let options = StartOptions { key: None, by: me, yes: true, forked_from: None };
     let run = Engine::new(parts.clone()).start(&plan, options).await.unwrap();
@@ -119,7 +91,7 @@ async fn shop(hint: &str, hours: i64) -> (Parts, Shop, Arc<SqliteJournal>, RunId
 }
 
 async fn served(parts: Parts, shop: &Shop) {
-    let serving = serve(parts, shop, &*shop.clock, (CancellationToken::new(), 1));
+    let serving = serve(parts, shop, shop.clock(), (CancellationToken::new(), 1));
     // A run that keeps its place keeps this clock from going on.
     let served = tokio::time::timeout(Duration::from_mins(2), serving).await;
     served.expect("a run that waits keeps the only place").unwrap();
