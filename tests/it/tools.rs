@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinHandle;
 
-use crate::harness::{connect, execute, postgres, until, value};
+use crate::harness::{alone, connect, execute, postgres, until, value};
 
 /// Tools at work on one database.
 pub(crate) struct Bench {
@@ -538,7 +538,9 @@ async fn an_ordinary_user_gets_what_it_may_see_and_the_grant_for_the_rest() {
 
 #[tokio::test]
 async fn health_is_measured_with_rates() {
-    let bench = Bench::new("health").await;
+    // The blocks are those of all databases: nobody else may read some.
+    let (_place, server) = alone("health").await;
+    let bench = Bench { endpoint: server.endpoint(), settings: Settings::default() };
     execute(
         &bench.endpoint,
         &[

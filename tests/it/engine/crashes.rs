@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use super::kit::{plan, sql, step, tool};
 use crate::harness::crash::{Crash, End};
-use crate::harness::{execute, postgres, value};
+use crate::harness::{execute, postgres, until, value};
 
 async fn database(hint: &str, statements: &[&str]) -> PgEndpoint {
     let endpoint = postgres().await.fresh_database(hint).await;
@@ -212,8 +212,11 @@ async fn an_index_whose_client_died_is_waited_for_and_not_built_again() {
     );
     let crash = Crash::new(&plan(vec![build]), &endpoint);
     let mut child = crash.spawn(None);
-    let building = "select count(*) from pg_stat_progress_create_index";
-    while value::<i64>(&endpoint, building).await == 0 {}
+    // The index stands in the catalog, and its build waits for the holder.
+    let building = "select exists (select from pg_stat_progress_create_index as p join pg_class as c \
+                    on c.oid = p.index_relid and c.relname = 't_n' \
+                    where p.datname = current_database() and p.phase like 'waiting%')";
+    until(&endpoint, building, Duration::from_mins(1)).await;
     child.kill().unwrap();
     assert_eq!(crash.wait(child), End::Killed);
     let oid = "select oid::bigint from pg_class where relname = 't_n'";

@@ -204,17 +204,26 @@ async fn a_kill_anywhere_in_a_childs_end_changes_nothing_in_the_end() {
     assert_eq!(whole.finish(), "succeeded");
     let names = whole.boundaries();
     let first = names.iter().position(|name| name.starts_with("child/check/")).unwrap();
-    let mut missed = 0;
+    let mut missed = Vec::new();
     for (place, name) in names.iter().enumerate().skip(first).step_by(2) {
-        let endpoint = database().await;
-        let crash = Crash::new(&plan, &endpoint);
         let at = u64::try_from(place + 1).unwrap();
-        // Events that happen to share a commit make one place of two: the last may not be there.
-        missed += usize::from(crash.run(Some(at)) != End::Killed);
-        assert_eq!(crash.finish(), "succeeded", "killed at {name}");
-        assert_eq!(value::<String>(&endpoint, ORDER).await, "5,8,9,2", "killed at {name}");
+        // Events that happen to share a commit make one place of two, so the last is not always there.
+        let mut reached = false;
+        for _ in 0..3 {
+            let endpoint = database().await;
+            let crash = Crash::new(&plan, &endpoint);
+            reached = crash.run(Some(at)) == End::Killed;
+            assert_eq!(crash.finish(), "succeeded", "killed at {name}");
+            assert_eq!(value::<String>(&endpoint, ORDER).await, "5,8,9,2", "killed at {name}");
+            if reached {
+                break;
+            }
+        }
+        if !reached {
+            missed.push(name);
+        }
     }
-    assert!(missed < 3, "{missed} places of {names:?} were not reached");
+    assert!(missed.len() < 3, "{missed:?} were not reached");
 }
 
 #[tokio::test]
