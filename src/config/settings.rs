@@ -134,7 +134,7 @@ impl Default for Limits {
 impl Default for Settings {
     fn default() -> Self {
         let level = |warning, critical| Threshold { warning, critical };
-        // The seed's section 4.1; ages in transactions, times in seconds, shares from 0 to 1.
+        // Ages in transactions, times in seconds, shares from 0 to 1.
         let thresholds = [
             ("cache_hit_ratio", level(0.99, 0.95)),
             ("connection_utilization", level(0.70, 0.85)),
@@ -144,7 +144,6 @@ impl Default for Settings {
             ("slow_query_seconds", level(5.0, 30.0)),
             ("txid_age", level(500e6, 1e9)),
             ("replication_lag_seconds", level(10.0, 60.0)),
-            // Beyond the seed's list.
             ("multixact_age", level(500e6, 1e9)),
             ("longest_transaction_seconds", level(3_600.0, 14_400.0)),
             ("sequence_used", level(0.75, 0.90)),

@@ -76,8 +76,8 @@ pub(crate) struct Args {
     /// At most so many boundaries, spread evenly over all
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Kill one run once at each boundary that it passes, instead of a run for each: minutes instead of hours,
-    /// and what goes wrong is not told apart by boundary
+    /// Kill one run once at each boundary that it passes, instead of a run for each; what goes wrong is not told
+    /// apart by boundary
     #[arg(long, conflicts_with_all = ["only", "sample"])]
     in_one_run: bool,
     /// How many runs are worked on at once
