@@ -18,7 +18,7 @@ use super::worker::WorkError;
 use crate::history::HistoryError;
 use crate::journal::JournalError;
 use crate::journal::event::Outcome;
-use crate::kernel::{Clock, Failure, Redactor, Span, Timestamp};
+use crate::kernel::{Clock, Failure, Redactor, Span};
 
 /// How often a kill is tried whose place is not reached each time.
 const TRIES: u32 = 3;
@@ -232,16 +232,32 @@ impl Conductor<'_> {
         let boundaries = common(first.boundaries, &other.boundaries);
         let reference = Reference::of(first.snapshot, &other.snapshot);
         let of = boundaries.len();
-        if self.test.in_one_run {
+        let (lines, in_one_run) = if self.test.in_one_run {
             self.progress.stage("running it again, with a kill at each boundary");
-            let in_one_run = Some(self.in_one_run(&reference).await);
-            let lines = Vec::new();
-            return Ok(self.report(
-                (first.workflow, outcome),
-                (of, lines, in_one_run),
-                (&reference, began),
-            ));
-        }
+            (Vec::new(), Some(self.in_one_run(&reference).await))
+        } else {
+            (self.one_by_one(boundaries, &reference).await?, None)
+        };
+        Ok(Report {
+            workflow: first.workflow,
+            ground: self.test.ground.about(),
+            outcome,
+            boundaries: of,
+            kills: self.kills.load(Ordering::Relaxed),
+            lines,
+            in_one_run,
+            not_compared: reference.not_compared(),
+            took: self.test.clock.now().since(began),
+        })
+    }
+
+    /// Runs for each of the boundaries that are asked for, which are killed there.
+    async fn one_by_one(
+        &self,
+        boundaries: Vec<Boundary>,
+        reference: &Reference,
+    ) -> Result<Vec<Line>, CrashError> {
+        let of = boundaries.len();
         let chosen = chosen(boundaries, &self.test.only, self.test.sample);
         if chosen.is_empty() {
             return Err(CrashError::NothingFits { of });
@@ -251,34 +267,14 @@ impl Conductor<'_> {
         let done = AtomicUsize::new(0);
         let lines =
             futures::stream::iter(chosen.into_iter().enumerate()).map(|(place, boundary)| {
-                let (reference, done) = (&reference, &done);
+                let done = &done;
                 async move {
                     let line = self.line(place, boundary, reference).await;
                     self.progress.done(done.fetch_add(1, Ordering::Relaxed) + 1, number);
                     line
                 }
             });
-        let lines = lines.buffered(self.test.jobs.max(1)).collect().await;
-        Ok(self.report((first.workflow, outcome), (of, lines, None), (&reference, began)))
-    }
-
-    fn report(
-        &self,
-        (workflow, outcome): (String, String),
-        (boundaries, lines, in_one_run): (usize, Vec<Line>, Option<InOneRun>),
-        (reference, began): (&Reference, Timestamp),
-    ) -> Report {
-        Report {
-            workflow,
-            ground: self.test.ground.about(),
-            outcome,
-            boundaries,
-            kills: self.kills.load(Ordering::Relaxed),
-            lines,
-            in_one_run,
-            not_compared: reference.not_compared(),
-            took: self.test.clock.now().since(began),
-        }
+        Ok(lines.buffered(self.test.jobs.max(1)).collect().await)
     }
 
     /// A fresh copy for the time of `work`.

@@ -47,7 +47,7 @@ impl History for HistoryWriter {
             let appended = tokio::select! {
                 biased;
                 appended = Self::append_owed(self) => {
-                    appended.map(drop).map_err(|error| error.to_failure())
+                    appended.map_err(|error| error.to_failure())
                 }
                 () = self.sleep_until(deadline) => {
                     let text = format!("the history did not answer in {} s", PATIENCE.as_secs());
@@ -55,8 +55,7 @@ impl History for HistoryWriter {
                 }
             };
             self.outage.note(self.now(), appended.as_ref().err());
-            appended?;
-            self.seal().await;
+            self.seal(appended?.through).await;
             Ok(())
         })
     }

@@ -55,6 +55,9 @@ pub struct Appended {
     pub rows: BTreeMap<&'static str, usize>,
     /// Commits that were made.
     pub commits: u64,
+    /// The position of the journal that the history is complete up to, then.
+    #[serde(skip)]
+    pub through: u64,
 }
 
 impl Appended {
@@ -168,17 +171,18 @@ impl HistoryWriter {
         if dropped > 0 {
             tracing::info!(steps = dropped, "rows left the journal: they are in the history");
         }
+        appended.through = through;
         Ok(appended)
     }
 
-    /// Seals some of the runs that were over long ago and are in the history. What keeps it from that keeps
-    /// nobody from anything else.
-    pub(super) async fn seal(&self) {
+    /// Seals some of the runs that were over long ago and are in the history, which is complete up to a
+    /// position. What keeps it from that keeps nobody from anything else.
+    pub(super) async fn seal(&self, through: u64) {
         let now = self.now();
         if now.as_millis() < self.seals_at.load(Ordering::Relaxed) {
             return;
         }
-        let is_more = self.seal_some(now).await.unwrap_or_else(|error| {
+        let is_more = self.seal_some(now, through).await.unwrap_or_else(|error| {
             tracing::error!(%error, "no run is sealed");
             false
         });
@@ -188,16 +192,12 @@ impl HistoryWriter {
     }
 
     /// Whether there may be more to seal.
-    async fn seal_some(&self, now: Timestamp) -> Result<bool, HistoryError> {
+    async fn seal_some(&self, now: Timestamp, through: u64) -> Result<bool, JournalError> {
         let age = self.config.keep_runs;
-        let of = |through| Retention::of(age, now, through);
-        if self.journal.sealable(of(u64::MAX), 1).await?.is_empty() {
-            return Ok(false);
-        }
         let from = format!("[history] keep_runs = {age}");
         let sealing = Sealing {
             runs: Vec::new(),
-            retention: of(self.taken().await?),
+            retention: Retention::of(age, now, through),
             by: Principal { name: "lakeops".to_owned(), from },
             in_history: true,
             archive: None,

@@ -60,35 +60,30 @@ fn length(text: &str) -> [u8; 8] {
 /// An event as it is stored.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
-    pub(super) position: u64,
-    pub(super) stream: String,
-    pub(super) seq: u64,
-    pub(super) at: Timestamp,
-    pub(super) kind: String,
+    pub(super) link: BareLink,
     pub(super) payload: String,
-    pub(super) payload_digest: Hash,
     pub(super) hash: Hash,
 }
 
 impl Stored {
     /// The event as it was written, with rows that lie beside it.
     pub(super) fn raw(&self, rows: Option<String>) -> RawEvent {
-        let Self { position, seq, at, .. } = *self;
-        let (stream, kind) = (self.stream.clone(), self.kind.clone());
+        let BareLink { position, stream, seq, at, kind, .. } = self.link.clone();
         RawEvent { position, stream, seq, at, kind, payload: self.payload.clone(), rows }
     }
 
     /// The event, when its payload is what its digest says. The error says what is wrong.
     pub(super) fn entry(self) -> Result<Entry, String> {
-        if digest(&self.payload) != self.payload_digest {
+        let Self { link, payload, .. } = self;
+        if digest(&payload) != link.payload_digest {
             return Err("its payload is not what its digest says".into());
         }
-        let event: Event = serde_json::from_str(&self.payload)
+        let event: Event = serde_json::from_str(&payload)
             .map_err(|error| format!("its payload cannot be read: {error}"))?;
-        if event.kind() != self.kind {
-            return Err(format!("it is stored as `{}` and holds `{}`", self.kind, event.kind()));
+        if event.kind() != link.kind {
+            return Err(format!("it is stored as `{}` and holds `{}`", link.kind, event.kind()));
         }
-        let Self { position, stream, seq, at, .. } = self;
+        let BareLink { position, stream, seq, at, .. } = link;
         Ok(Entry { position, stream, seq, at, event })
     }
 }
@@ -174,20 +169,13 @@ impl Walk {
 
     /// Checks the next event.
     pub(super) fn step(&mut self, stored: Stored) -> Result<Entry, Break> {
-        let expected = self.next(stored.position)?;
-        let name = format!("{}#{}", stored.stream, stored.seq);
+        let link = &stored.link;
+        let expected = self.next(link.position)?;
+        let name = links::name(link);
         let broken = |what: String| Break { position: expected, event: Some(name), what };
-        let link = Link {
-            position: stored.position,
-            stream: &stored.stream,
-            seq: stored.seq,
-            at: stored.at,
-            kind: &stored.kind,
-            payload_digest: &stored.payload_digest,
-        };
         let hash = stored.hash;
         let linked = link.hash(&self.hash) == hash;
-        let in_order = self.is_in_order(&stored.stream, stored.seq, stored.at);
+        let in_order = self.is_in_order(&link.stream, link.seq, link.at);
         // The payload first: "its payload was changed" says more than "the chain is broken".
         let entry = match stored.entry() {
             Ok(entry) => entry,

@@ -50,8 +50,12 @@ impl FaultyJournal {
     }
 }
 
-impl Journal for FaultyJournal {
-    fn append(
+impl InFront for FaultyJournal {
+    fn behind(&self) -> &dyn Journal {
+        self.inner.as_ref()
+    }
+
+    fn take(
         &self,
         batch: Vec<Append>,
         durability: Durability,
@@ -72,13 +76,36 @@ impl Journal for FaultyJournal {
             Err(failure())
         })
     }
+}
+
+/// A journal in front of another one: what is appended goes through its hands, the rest straight on.
+pub trait InFront: Send + Sync {
+    /// The journal behind it.
+    fn behind(&self) -> &dyn Journal;
+
+    /// Appends, as [`Journal::append`] does.
+    fn take(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+}
+
+impl<T: InFront> Journal for T {
+    fn append(
+        &self,
+        batch: Vec<Append>,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.take(batch, durability)
+    }
 
     fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.read(stream, after)
+        self.behind().read(stream, after)
     }
 
     fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.entries(filter)
+        self.behind().entries(filter)
     }
 
     fn decisions(
@@ -86,23 +113,23 @@ impl Journal for FaultyJournal {
         stream: &Stream,
         after: u64,
     ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.decisions(stream, after)
+        self.behind().decisions(stream, after)
     }
 
     fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>> {
-        self.inner.runs(filter)
+        self.behind().runs(filter)
     }
 
     fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>> {
-        self.inner.find_run(prefix)
+        self.behind().find_run(prefix)
     }
 
     fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
-        self.inner.lock_holder(lock)
+        self.behind().lock_holder(lock)
     }
 
     fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.with_rows(entries)
+        self.behind().with_rows(entries)
     }
 
     fn drop_rows(
@@ -110,7 +137,7 @@ impl Journal for FaultyJournal {
         through: u64,
         before: Timestamp,
     ) -> BoxFuture<'_, Result<u64, JournalError>> {
-        self.inner.drop_rows(through, before)
+        self.behind().drop_rows(through, before)
     }
 
     fn sealable(
@@ -118,27 +145,27 @@ impl Journal for FaultyJournal {
         retention: Retention,
         most: u32,
     ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
-        self.inner.sealable(retention, most)
+        self.behind().sealable(retention, most)
     }
 
     fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
-        self.inner.seal(sealing)
+        self.behind().seal(sealing)
     }
 
     fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
-        self.inner.raw(run)
+        self.behind().raw(run)
     }
 
     fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
-        self.inner.held(position)
+        self.behind().held(position)
     }
 
     fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
-        self.inner.space()
+        self.behind().space()
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.inner.compact()
+        self.behind().compact()
     }
 
     fn facts<'a>(
@@ -146,30 +173,30 @@ impl Journal for FaultyJournal {
         fact: &'a Fact,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
-        self.inner.facts(fact, limit)
+        self.behind().facts(fact, limit)
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.inner.put_plan(plan)
+        self.behind().put_plan(plan)
     }
 
     fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {
-        self.inner.plan(id)
+        self.behind().plan(id)
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>> {
-        self.inner.head()
+        self.behind().head()
     }
 
     fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>> {
-        self.inner.hash_at(position)
+        self.behind().hash_at(position)
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>> {
-        self.inner.verify()
+        self.behind().verify()
     }
 
     fn commits(&self) -> u64 {
-        self.inner.commits()
+        self.behind().commits()
     }
 }

@@ -9,6 +9,7 @@ use super::admission::{JournalEnd, Known, Large, PreparedAppend, StreamEnd, admi
 use super::chain::{Hash, Stored, Walk, genesis};
 use super::derived::Tables;
 use super::event::Fact;
+use super::links::BareLink;
 use super::owed::Owed;
 use super::store::{
     Append, Durability, Entry, EntryFilter, Head, Held, Journal, JournalError, RawEvent, Retention,
@@ -106,7 +107,9 @@ impl MemoryJournal {
 impl State {
     fn end(&self, id: &str) -> JournalEnd {
         match self.chain.last() {
-            Some(last) => JournalEnd { position: last.position, at: last.at, hash: last.hash },
+            Some(Stored { link, hash, .. }) => {
+                JournalEnd { position: link.position, at: link.at, hash: *hash }
+            }
             None => {
                 JournalEnd { position: 0, at: Timestamp::from_millis(i64::MIN), hash: genesis(id) }
             }
@@ -131,17 +134,15 @@ impl State {
         let stored: Vec<_> = prepared.zip(hashes).collect();
         let entries = admitted.entries(batch.to_vec());
         for (entry, (prepared, hash)) in entries.iter().zip(stored) {
-            let stored = Stored {
+            let link = BareLink {
                 position: entry.position,
                 stream: entry.stream.clone(),
                 seq: entry.seq,
                 at: entry.at,
                 kind: entry.event.kind().to_owned(),
-                payload: prepared.payload.clone(),
                 payload_digest: prepared.digest,
-                hash,
             };
-            self.push(entry.clone(), stored);
+            self.push(entry.clone(), Stored { link, payload: prepared.payload.clone(), hash });
         }
         Ok(entries)
     }
@@ -259,15 +260,15 @@ impl Journal for MemoryJournal {
 
     fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
         let state = self.state();
-        let of_run = state.chain.iter().filter(|stored| stored.stream == run.as_str());
+        let of_run = state.chain.iter().filter(|stored| stored.link.stream == run.as_str());
         let raw = of_run.map(|stored| stored.raw(None)).collect();
         Box::pin(async { Ok(raw) })
     }
 
     fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
         let state = self.state();
-        let found = state.chain.iter().find(|stored| stored.position == position);
-        let held = found.map(|stored| stored.raw(None).held());
+        let mut links = state.chain.iter().map(|stored| &stored.link);
+        let held = links.find(|link| link.position == position).map(BareLink::held);
         Box::pin(async { Ok(held) })
     }
 

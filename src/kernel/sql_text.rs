@@ -56,6 +56,26 @@ impl SqlFile {
         }
         found
     }
+
+    /// The name of each value that the header of a text lists, with all that it says of it:
+    /// `-- params: $1 most int8, $2 …`; `None`: it has no such line.
+    pub fn params_of(text: &str) -> Option<Vec<(String, String)>> {
+        let header = Self::header_of(text, "params")?;
+        let mut params: Vec<(String, String)> = Vec::new();
+        for part in header.split(',') {
+            let listed = part.trim().strip_prefix('$');
+            if let Some((_, about)) = listed.and_then(|it| it.split_once(char::is_whitespace)) {
+                let about = about.trim_start();
+                let name = about.split(char::is_whitespace).next().unwrap_or(about);
+                params.push((name.to_owned(), about.to_owned()));
+            } else if let Some((_, about)) = params.last_mut() {
+                // The comma stands in what is said of it.
+                about.push(',');
+                about.push_str(part);
+            }
+        }
+        Some(params)
+    }
 }
 
 /// An identifier, quoted when written: the only way in which a name enters a statement.
@@ -181,5 +201,15 @@ mod tests {
         assert_eq!(file.header("params").as_deref(), Some("none"));
         assert_eq!(file.header("columns"), None);
         assert_eq!(file.body(), "select 1");
+    }
+
+    #[test]
+    fn listed_values_keep_the_commas_of_what_is_said_of_them() {
+        let text = "-- params: $1 pid int8, $2 states text[] (one, or all)\nselect $1";
+        let listed = SqlFile::params_of(text).unwrap();
+        let listed: Vec<(&str, &str)> = listed.iter().map(|(a, b)| (&**a, &**b)).collect();
+        assert_eq!(listed, [("pid", "pid int8"), ("states", "states text[] (one, or all)")]);
+        assert_eq!(SqlFile::params_of("-- params: none\nselect 1"), Some(Vec::new()));
+        assert_eq!(SqlFile::params_of("select 1"), None);
     }
 }

@@ -270,12 +270,8 @@ fn binds(
 /// The names in the header `-- params: $1 name type, …`; `None`: it has no such line.
 fn sql_params(text: &str) -> Option<Vec<String>> {
     // The header is read the same way as that of embedded files, whose texts live for ever.
-    let header = SqlFile::header_of(text, "params")?;
-    let names = header.split(',').filter_map(|part| {
-        let part = part.trim().strip_prefix('$')?;
-        part.split_whitespace().nth(1).map(str::to_owned)
-    });
-    Some(names.collect())
+    let params = SqlFile::params_of(text)?;
+    Some(params.into_iter().map(|(name, _)| name).collect())
 }
 
 #[cfg(test)]

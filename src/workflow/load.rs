@@ -188,6 +188,7 @@ mod tests {
         assert!(load(&Folders::below(&root.path().join("none"))).1.is_empty());
         assert!(load_file(&root.path().join("none.yaml")).is_err());
     }
+
     #[test]
     fn no_link_leads_out_of_a_folder() {
         let root = tempfile::tempdir().unwrap();

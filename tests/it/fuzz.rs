@@ -58,8 +58,8 @@ fn replay(
             let kept =
                 std::env::temp_dir().join(format!("lakeops-{}", Digest::of_bytes(bytes).short()));
             std::fs::write(&kept, bytes).unwrap();
-            let (kept, of) = (kept.display(), Path::new(found).display());
-            panic!("after {took:?}, from {name}: the input is in {kept}; keep it in {of}");
+            let kept = kept.display();
+            panic!("after {took:?}, from {name}: the input is in {kept}; keep it in {found}");
         }
     };
     for (name, bytes) in &seeds {
@@ -120,8 +120,8 @@ fn size(value: &Value) -> usize {
 }
 
 /// Changes the value at a place, counted as [`size`] counts.
-fn change(value: &mut Value, place: &mut usize, draws: &mut Draws) {
-    if *place == 0 {
+fn change(value: &mut Value, mut place: usize, draws: &mut Draws) {
+    if place == 0 {
         let twin = value.clone();
         match value {
             _ if draws.below(3) > 0 => *value = odd(draws),
@@ -129,7 +129,6 @@ fn change(value: &mut Value, place: &mut usize, draws: &mut Draws) {
             Value::Object(fields) => drop(fields.insert("x".to_owned(), twin)),
             other => *other = json!([twin]),
         }
-        *place = usize::MAX;
         return;
     }
     let parts: Vec<&mut Value> = match value {
@@ -139,11 +138,10 @@ fn change(value: &mut Value, place: &mut usize, draws: &mut Draws) {
     };
     for part in parts {
         let within = size(part);
-        if *place <= within {
-            *place -= 1;
-            return change(part, place, draws);
+        if place <= within {
+            return change(part, place - 1, draws);
         }
-        *place -= within;
+        place -= within;
     }
 }
 
@@ -161,8 +159,8 @@ fn damage_lines(text: &str, draws: &mut Draws) -> String {
         3 => return damage(text, draws),
         _ => {
             if let Ok(mut value) = serde_json::from_str::<Value>(&lines[at]) {
-                let mut place = draws.below(size(&value));
-                change(&mut value, &mut place, draws);
+                let place = draws.below(size(&value));
+                change(&mut value, place, draws);
                 lines[at] = value.to_string();
             }
         }
@@ -200,9 +198,8 @@ fn damage_reaches_every_value() {
     assert_eq!(size(&whole), 6);
     let mut changed = std::collections::BTreeSet::new();
     for place in 0..6 {
-        let (mut value, mut at) = (whole.clone(), place);
-        let mut draws = Draws(11);
-        change(&mut value, &mut at, &mut draws);
+        let mut value = whole.clone();
+        change(&mut value, place, &mut Draws(11));
         assert_ne!(value, whole, "{place}");
         changed.insert(value.to_string());
     }

@@ -122,5 +122,6 @@ async fn done(child: Child) -> Result<(), BenchError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(BenchError::Lost(format!("a process of the program ended with {}: {said}", output.status)))
+    let what = format!("it ended with {}: {said}", output.status);
+    Err(BenchError::Process(std::io::Error::other(what)))
 }

@@ -103,10 +103,7 @@ impl Bench {
         let read = journal.read(&run, 0).await?.len() as u64;
         let shown = self.figure("its last run read".to_owned(), read, start);
         let start = self.clock.now();
-        let verified = journal.verify().await?;
-        if verified.broken.is_some() {
-            return Err(BenchError::Lost(format!("the chain is broken: {:?}", verified.broken)));
-        }
+        check(&journal).await?;
         let checked = self.figure("its chain checked".to_owned(), u64::from(events), start);
         let start = self.clock.now();
         let sealing = Sealing {
@@ -121,11 +118,15 @@ impl Bench {
         journal.compact().await?;
         sealed.note = size()?;
         let start = self.clock.now();
-        let verified = journal.verify().await?;
-        if verified.broken.is_some() {
-            return Err(BenchError::Lost(format!("the chain is broken: {:?}", verified.broken)));
-        }
+        check(&journal).await?;
         let walked = self.figure("its links checked".to_owned(), u64::from(events), start);
         Ok(vec![made, opened, shown, checked, sealed, walked])
+    }
+}
+
+async fn check(journal: &SqliteJournal) -> Result<(), BenchError> {
+    match journal.verify().await?.broken {
+        None => Ok(()),
+        broken => Err(BenchError::Lost(format!("the chain is broken: {broken:?}"))),
     }
 }

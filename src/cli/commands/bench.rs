@@ -19,9 +19,10 @@ use crate::workflow::SourceText;
 /// Measure how fast the engine is here, beside what the disk can do
 ///
 /// Works on journals of its own in the state directory, and starts a PostgreSQL of its own: starts of the
-/// program and the memory that it needs, script steps in a chain, many runs at once, changes on the server, a large fan-out, runs that are gone on with, large
-/// and many workflows, a large journal. What is possible at most is measured in the same minute: synced
-/// writes of the disk, synced commits of the journal, commits of the server. A size of 0 leaves a figure out.
+/// program and the memory that it needs, script steps in a chain, many runs at once, changes on the server,
+/// a large fan-out, runs that are gone on with, large and many workflows, a large journal. What is possible
+/// at most is measured in the same minute: synced writes of the disk, synced commits of the journal, commits
+/// of the server. A size of 0 leaves a figure out.
 ///
 /// Other programs at work on the machine make synced writes seem many times slower than they are. Measure
 /// alone, or with real-time priority.

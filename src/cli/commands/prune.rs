@@ -68,12 +68,10 @@ pub(super) async fn run(
     let age = args.older_than.unwrap_or(session.config.history().keep_runs);
     let through = if args.without_history {
         u64::MAX
+    } else if args.dry_run {
+        session.history()?.taken().await?
     } else {
-        let history = session.history()?;
-        if !args.dry_run {
-            history.append_owed().await?;
-        }
-        history.taken().await?
+        session.history()?.append_owed().await?.through
     };
     let retention = Retention::of(age, session.shell.clock.now(), through);
     let archive = args.archive.as_ref().map(|file| session.shell.path(file));

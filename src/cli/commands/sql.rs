@@ -143,8 +143,7 @@ async fn carry_out(
 
 /// Refuses more or fewer values than the header of the file says that it takes.
 fn check_values(name: &str, text: &str, values: &[String]) -> Result<(), CliError> {
-    let Some(wanted) = SqlFile::header_of(text, "params") else { return Ok(()) };
-    let wanted = params(&wanted);
+    let Some(wanted) = SqlFile::params_of(text) else { return Ok(()) };
     if wanted.len() == values.len() {
         return Ok(());
     }
@@ -162,17 +161,6 @@ fn check_values(name: &str, text: &str, values: &[String]) -> Result<(), CliErro
     let listed: Vec<String> = wanted.iter().map(|(_, about)| about.clone()).collect();
     let about = if listed.is_empty() { String::new() } else { format!(": {}", listed.join(", ")) };
     Err(CliError::usage_with(message, format!("write `{}`{about}", command.trim_end())))
-}
-
-/// The name of each value that a header lists, with all that it says of it: `$1 most int8, $2 …`.
-fn params(header: &str) -> Vec<(String, String)> {
-    let each = header.split('$').filter_map(|part| {
-        let about = part.trim_start_matches(|c: char| c.is_ascii_digit());
-        let about = about.trim().trim_end_matches(',');
-        let name = about.split_whitespace().next()?;
-        part.starts_with(|c: char| c.is_ascii_digit()).then(|| (name.to_owned(), about.to_owned()))
-    });
-    each.collect()
 }
 
 fn cell(value: &Value) -> String {

@@ -141,9 +141,8 @@ impl Branch {
 
     /// From now on the branch is kept; its data directory is made when its server first starts.
     pub(super) fn finish_empty(&self, begins_as: &BranchId) -> Result<(), FleetError> {
-        let begins_as = Some(begins_as.clone());
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) =
-            BranchRecord { begins_as, ..self.record() };
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).begins_as =
+            Some(begins_as.clone());
         self.begin_as()?;
         self.finish(None)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::branch::Branch;
+use super::copying::{fresh, take_in};
 use super::error::FleetError;
 use super::ground::Ground;
 use super::keeper::BRANCH_FACTS;
@@ -20,7 +21,7 @@ use super::server::{Lease, Server};
 use super::settings::restore_command;
 use super::types::BranchId;
 use crate::kernel::SqlFile;
-use crate::postgres::{ClusterPlace, PgAdmin};
+use crate::postgres::PgAdmin;
 use crate::sql_file;
 
 pub(super) const REPLAYED_LSN: SqlFile = sql_file!("emulator/replayed_lsn");
@@ -117,8 +118,7 @@ impl Branch {
         let place = self.follower.server.place();
         place.create()?;
         self.ground.local.draw_password(place)?;
-        let fresh = place.root().join("data.new");
-        ClusterPlace::remove(&fresh)?;
+        let fresh = fresh(place)?;
         let lease = self.server.lease().await?;
         let online = OnlineCopy {
             ground: &self.ground,
@@ -132,8 +132,7 @@ impl Branch {
         };
         Box::pin(online.run()).await?;
         place.write(&fresh.join("standby.signal"), "")?;
-        std::fs::rename(&fresh, place.data())
-            .map_err(|e| FleetError::copy("create", place.data(), e))
+        take_in(place, &fresh)
     }
 
     async fn caught_up(&self, wanted: Lsn) -> Result<Option<Lease>, FleetError> {

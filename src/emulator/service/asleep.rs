@@ -43,8 +43,8 @@ pub(super) async fn create(service: &Service, call: &Call) -> Result<Value, ApiE
     let id = call.text("project")?;
     let names = branch_names(&call.body)?;
     let original = original(service, &call.principal).await?;
-    let records = service.store.transact(|tx| {
-        let [project, root, endpoint] = drafted(service, tx, call, &id)?;
+    let (project, records) = service.store.transact(|tx| {
+        let [mut project, root, endpoint] = drafted(service, tx, call, &id)?;
         let mut records = furnished(service, [root.clone(), endpoint], &original);
         for name in &names {
             let mut branch = service.branch_record(&project, name);
@@ -53,11 +53,10 @@ pub(super) async fn create(service: &Service, call: &Call) -> Result<Value, ApiE
             let endpoint = service.first_endpoint(&project, &branch, &serde_json::Map::new())?;
             records.extend(furnished(service, [branch, endpoint], &original));
         }
-        records.push(project);
-        for record in &mut records {
+        for record in records.iter_mut().chain([&mut project]) {
             record.ready = true;
         }
-        Ok::<_, ApiError>(records)
+        Ok::<_, ApiError>((project, records))
     })?;
     let source = BranchId(original.uid);
     for branch in records.iter().filter(|it| it.kind == Kind::Branch) {
@@ -65,16 +64,14 @@ pub(super) async fn create(service: &Service, call: &Call) -> Result<Value, ApiE
     }
     // What is on disk by now and not in the catalogue is removed by the next start.
     let shown = service.store.transact(|tx| {
-        let project = records.iter().find(|it| it.kind == Kind::Project);
-        let project = project.ok_or_else(|| ApiError::internal("the project is missing"))?;
         if tx.record(&project.name)?.is_some() {
             return Err(ApiError::exists("project", &id));
         }
-        records.iter().try_for_each(|record| tx.keep(record))?;
+        records.iter().chain([&project]).try_for_each(|record| tx.keep(record))?;
         for branch in records.iter().filter(|it| it.kind == Kind::Branch) {
-            service.keep_past(project, &branch.uid);
+            service.keep_past(&project, &branch.uid);
         }
-        service.shown(tx, project)
+        service.shown(tx, &project)
     })?;
     for endpoint in records.iter().filter(|it| it.kind == Kind::Endpoint) {
         service.open_asleep(endpoint).await?;

@@ -95,7 +95,7 @@ impl Reader {
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {
             let stored = stored(row, &self.blobs)?;
-            let position = stored.position;
+            let position = stored.link.position;
             entries.push(stored.entry().map_err(|what| damaged_event(position, what))?);
         }
         Ok(entries)
@@ -278,7 +278,7 @@ impl Reader {
             let mut events = Vec::new();
             while let Some(row) = rows.next()? {
                 let found = stored(row, &self.blobs)?;
-                let position = found.position;
+                let position = found.link.position;
                 let entry = found.clone().entry();
                 let entry = entry.map_err(|what| damaged_event(position, what))?;
                 let beside = match &entry.event {
@@ -307,17 +307,19 @@ impl Reader {
             return Ok(known);
         }
         let sql = "select stream, seq, at, kind, payload_digest from event where position = ?1";
-        let (here, links) = self.with(|conn| {
+        let here = self.with(|conn| {
             let here = prepare(conn, sql)?.query_row([integer(position)], |row| {
                 let (stream, seq, kind) = (row.get(0)?, unsigned(row, 1)?, row.get(3)?);
                 let at = Timestamp::from_millis(row.get(2)?);
                 Ok(BareLink { position, stream, seq, at, kind, payload_digest: row.get(4)? })
             });
-            let links = seal::links_around(conn, position)?;
-            Ok((here.optional()?, links))
+            Ok(here.optional()?)
         })?;
-        let found = here.as_ref().or_else(|| links.iter().find(|link| link.position == position));
-        let held = found.map(BareLink::held);
+        if let Some(link) = here {
+            return Ok(Some(link.held()));
+        }
+        let links = self.with(|conn| seal::links_around(conn, position))?;
+        let held = links.iter().find(|link| link.position == position).map(BareLink::held);
         *self.window.lock().unwrap_or_else(PoisonError::into_inner) = links;
         Ok(held)
     }

@@ -9,6 +9,7 @@ use rusqlite::{Error, ErrorCode, Row};
 use crate::journal::blob::Blobs;
 use crate::journal::chain::{Hash, Stored};
 use crate::journal::event::Outcome;
+use crate::journal::links::BareLink;
 use crate::journal::store::{JournalError, RunSummary};
 use crate::kernel::{Digest, RunId, Timestamp};
 
@@ -71,16 +72,15 @@ fn read(row: &Row<'_>, position: u64, blobs: &Blobs) -> Result<Stored, String> {
             .read(&payload_digest)
             .map_err(|error| format!("the file with its payload cannot be read: {error}"))?,
     };
-    Ok(Stored {
+    let link = BareLink {
         position,
         stream: row.get(1).map_err(text)?,
         seq: unsigned(row, 2).map_err(text)?,
         at: Timestamp::from_millis(row.get(3).map_err(text)?),
         kind: row.get(4).map_err(text)?,
-        payload,
         payload_digest,
-        hash: row.get(7).map_err(text)?,
-    })
+    };
+    Ok(Stored { link, payload, hash: row.get(7).map_err(text)? })
 }
 
 /// A number that is never negative.

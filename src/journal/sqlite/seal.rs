@@ -222,17 +222,10 @@ impl Ledger {
         let mut links = Vec::new();
         while let Some(row) = rows.next()? {
             let found = stored(row, blobs)?;
+            let link = found.link.clone();
             if row.get::<_, Option<String>>(5)?.is_none() {
-                files.push(found.payload_digest);
+                files.push(link.payload_digest);
             }
-            let link = BareLink {
-                position: found.position,
-                stream: found.stream.clone(),
-                seq: found.seq,
-                at: found.at,
-                kind: found.kind.clone(),
-                payload_digest: found.payload_digest,
-            };
             found.entry().map_err(|what| damaged_event(link.position, what))?;
             links.push(link);
         }

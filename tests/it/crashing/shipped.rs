@@ -226,7 +226,7 @@ async fn each_run_has_a_branch_for_itself() {
 /// `LAKEOPS_TEST_CRASH_SAMPLE` takes so many boundaries of each, or with `each` one run of each that dies
 /// at every boundary in turn; `LAKEOPS_TEST_CRASH_ONLY` these workflows, by their names with commas.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "hours: every shipped workflow, killed at every boundary, once and twice"]
+#[ignore = "every shipped workflow, killed at every boundary, once and twice"]
 async fn every_shipped_workflow_ends_the_same_wherever_it_dies() {
     let variable = |name| std::env::var_os(name).map(|value| value.into_string().unwrap());
     let sample = variable("LAKEOPS_TEST_CRASH_SAMPLE");

@@ -15,7 +15,6 @@ async fn a_project_begins_with_a_branch_that_can_be_used() {
     let body =
         json!({"spec": {"display_name": "Shop", "custom_tags": [{"key": "team", "value": "a"}]}});
     let made = test.ok("POST", "projects?project_id=shop", body).await;
-    let made = test.done(made).await;
     assert_eq!(made["response"]["status"]["display_name"], "Shop");
     let project = test.get("projects/shop").await;
     assert!(project.get("spec").is_none());

@@ -108,14 +108,12 @@ impl TestEmulator {
 
     /// A project with its first branch.
     async fn project(&self, id: &str) {
-        let made = self.ok("POST", &format!("projects?project_id={id}"), json!({})).await;
-        self.done(made).await;
+        self.ok("POST", &format!("projects?project_id={id}"), json!({})).await;
     }
 
     async fn branch(&self, project: &str, id: &str, spec: Value) -> Value {
         let path = format!("projects/{project}/branches?branch_id={id}");
-        let made = self.ok("POST", &path, json!({ "spec": spec })).await;
-        self.done(made).await["response"].clone()
+        self.ok("POST", &path, json!({ "spec": spec })).await["response"].clone()
     }
 
     async fn token(&self, endpoint: &str, more: Value) -> String {

@@ -30,10 +30,7 @@ async fn what_expires_goes_and_what_must_stay_stays() {
         let spec = json!({"ttl": ttl, "source_branch": format!("projects/shop/branches/{source}")});
         let path = format!("projects/shop/branches?branch_id={id}");
         let test = &test;
-        async move {
-            let made = test.ok("POST", &path, json!({ "spec": spec })).await;
-            test.done(made).await
-        }
+        async move { test.ok("POST", &path, json!({ "spec": spec })).await }
     };
     create("parent", "production", "3600s").await;
     // It cannot have a child and an expiry; one that gets a child afterwards stays while it is there.
@@ -75,8 +72,7 @@ async fn what_expires_goes_and_what_must_stay_stays() {
 async fn the_rest_of_the_workspace() {
     let test = TestEmulator::start().await;
     let tags = json!({"spec": {"custom_tags": [{"key": "team", "value": "a"}]}});
-    let made = test.ok("POST", "projects?project_id=shop", tags).await;
-    test.done(made).await;
+    test.ok("POST", "projects?project_id=shop", tags).await;
     // A catalog of a database, which it makes.
     let spec =
         json!({"branch": MAIN, "postgres_database": "sales", "create_database_if_missing": true});

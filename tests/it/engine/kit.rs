@@ -9,11 +9,9 @@ use lakeops::config::Settings;
 use lakeops::engine::parts::{Notifier, Observer, Parts, Unobserved};
 use lakeops::engine::state::RunState;
 use lakeops::engine::{Engine, StartOptions};
-use lakeops::journal::event::{Compensation, Decision, Fact};
-use lakeops::journal::store::{
-    Append, Durability, Entry, EntryFilter, Head, Held, JournalError, RawEvent, Retention,
-    RunFilter, RunSummary, Sealable, Sealed, Sealing, Space, Stream, Verification,
-};
+use lakeops::journal::event::{Compensation, Decision};
+use lakeops::journal::faulty::InFront;
+use lakeops::journal::store::{Append, Durability, Entry, JournalError};
 use lakeops::journal::{Journal, MemoryJournal, Outcome, Principal};
 use lakeops::kernel::{
     BoxFuture, Clock, Digest, Redactor, Risk, RunId, Severity, Span, SystemClock, Target, Timestamp,
@@ -309,8 +307,12 @@ impl Meddled {
     }
 }
 
-impl Journal for Meddled {
-    fn append(
+impl InFront for Meddled {
+    fn behind(&self) -> &dyn Journal {
+        self.inner.as_ref()
+    }
+
+    fn take(
         &self,
         batch: Vec<Append>,
         durability: Durability,
@@ -323,105 +325,5 @@ impl Journal for Meddled {
             }
             self.inner.append(batch, durability).await
         })
-    }
-
-    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.read(stream, after)
-    }
-
-    fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.entries(filter)
-    }
-
-    fn decisions(
-        &self,
-        stream: &Stream,
-        after: u64,
-    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.decisions(stream, after)
-    }
-
-    fn runs(&self, filter: RunFilter) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>> {
-        self.inner.runs(filter)
-    }
-
-    fn find_run(&self, prefix: &str) -> BoxFuture<'_, Result<RunSummary, JournalError>> {
-        self.inner.find_run(prefix)
-    }
-
-    fn lock_holder(&self, lock: &str) -> BoxFuture<'_, Result<Option<RunId>, JournalError>> {
-        self.inner.lock_holder(lock)
-    }
-
-    fn with_rows(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.inner.with_rows(entries)
-    }
-
-    fn drop_rows(
-        &self,
-        through: u64,
-        before: Timestamp,
-    ) -> BoxFuture<'_, Result<u64, JournalError>> {
-        self.inner.drop_rows(through, before)
-    }
-
-    fn sealable(
-        &self,
-        retention: Retention,
-        most: u32,
-    ) -> BoxFuture<'_, Result<Vec<Sealable>, JournalError>> {
-        self.inner.sealable(retention, most)
-    }
-
-    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<Sealed, JournalError>> {
-        self.inner.seal(sealing)
-    }
-
-    fn raw<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Vec<RawEvent>, JournalError>> {
-        self.inner.raw(run)
-    }
-
-    fn held(&self, position: u64) -> BoxFuture<'_, Result<Option<Held>, JournalError>> {
-        self.inner.held(position)
-    }
-
-    fn space(&self) -> BoxFuture<'_, Result<Space, JournalError>> {
-        self.inner.space()
-    }
-
-    fn compact(&self) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.inner.compact()
-    }
-
-    fn facts<'a>(
-        &'a self,
-        fact: &'a Fact,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<Value>, JournalError>> {
-        self.inner.facts(fact, limit)
-    }
-
-    fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
-        self.inner.put_plan(plan)
-    }
-
-    fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {
-        self.inner.plan(id)
-    }
-
-    fn head(&self) -> BoxFuture<'_, Result<Head, JournalError>> {
-        self.inner.head()
-    }
-
-    fn hash_at(&self, position: u64) -> BoxFuture<'_, Result<Option<String>, JournalError>> {
-        self.inner.hash_at(position)
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<Verification, JournalError>> {
-        self.inner.verify()
-    }
-
-    fn commits(&self) -> u64 {
-        self.inner.commits()
     }
 }

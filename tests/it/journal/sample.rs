@@ -47,11 +47,15 @@ pub(super) fn append(stream: &Stream, expect: Expect, events: Vec<Event>) -> Vec
     vec![Append { stream: stream.clone(), expect, events }]
 }
 
-/// A run with the events `run_created` and `run_claimed`.
+/// The events `run_created` and `run_claimed`.
+pub(super) fn begun() -> Vec<Event> {
+    vec![created(), Event::RunClaimed { by: somebody(), pid: 1 }]
+}
+
+/// A run that has begun.
 pub(super) async fn begin(journal: &dyn Journal, id: &str) -> Stream {
     let stream = run(id);
-    let events = vec![created(), Event::RunClaimed { by: somebody(), pid: 1 }];
-    let batch = append(&stream, Expect::Last(0), events);
+    let batch = append(&stream, Expect::Last(0), begun());
     journal.append(batch, Durability::Synced).await.unwrap();
     stream
 }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use lakeops::journal::conformance::{TurnedClock, sample_plan};
 use lakeops::journal::event::{Compensation, Decision, Fact, Found};
 use lakeops::journal::retention::{held_against, next, seal_next, seal_of};
-use lakeops::journal::store::{EntryFilter, Retention, RunFilter, Sealed, Sealing};
+use lakeops::journal::store::{EntryFilter, MOST_EARLIER, Retention, RunFilter, Sealed, Sealing};
 use lakeops::journal::{
     Durability, Event, Expect, Journal, JournalError, Outcome, SqliteJournal, verify_against,
 };
 use lakeops::kernel::{Digest, Redactor, RunId, Span, Timestamp};
+use lakeops::tools::Catalog;
 use lakeops::tools::tool::HistoryRow;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::sample::{append, attempt, begin, created, run, somebody};
+use super::sample::{append, attempt, begin, begun, created, run, somebody};
 use crate::harness::disk::{Disk, Draws, Fault};
 
 const DAY: i64 = 24 * 3_600 * 1_000;
@@ -30,7 +31,12 @@ fn open_at(state: &Path, day: i64) -> Arc<SqliteJournal> {
 
 /// Runs that were over for a year, 400 days after the begin.
 fn old() -> Sealing {
-    let now = Timestamp::from_millis(BEGIN + 400 * DAY);
+    old_on(400)
+}
+
+/// Runs that were over for a year, so many days after the begin.
+fn old_on(day: i64) -> Sealing {
+    let now = Timestamp::from_millis(BEGIN + day * DAY);
     Sealing {
         runs: Vec::new(),
         retention: Retention::of(Span::parse("365d").unwrap(), now, u64::MAX),
@@ -44,10 +50,6 @@ fn old() -> Sealing {
 async fn quick(journal: &dyn Journal, id: &str, expect: Expect, events: Vec<Event>) {
     let batch = append(&run(id), expect, events);
     assert_eq!(journal.append(batch, Durability::Buffered).await.unwrap(), []);
-}
-
-fn begun() -> Vec<Event> {
-    vec![created(), Event::RunClaimed { by: somebody(), pid: 1 }]
 }
 
 async fn write(journal: &dyn Journal, id: &str, events: Vec<Event>) {
@@ -288,6 +290,15 @@ fn every_kind_that_is_looked_for_in_all_runs_stays() {
     }
 }
 
+/// An output that a tool goes on from keeps its run.
+#[test]
+fn no_tool_goes_on_from_more_outputs_than_keep_their_runs() {
+    for tool in Catalog::builtin().iter() {
+        let earlier = tool.erased().earlier();
+        assert!(earlier <= MOST_EARLIER, "{} goes on from {earlier}", tool.meta().name);
+    }
+}
+
 #[tokio::test]
 async fn files_rows_and_plans_of_sealed_runs_go_when_nobody_needs_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -329,30 +340,25 @@ async fn files_rows_and_plans_of_sealed_runs_go_when_nobody_needs_them() {
 
     write(&*journal, "bbbb", vec![ended()]).await;
     drop(journal);
-    let late = |day: i64| {
-        let now = Timestamp::from_millis(BEGIN + day * DAY);
-        let retention = Retention::of(Span::parse("365d").unwrap(), now, u64::MAX);
-        Sealing { retention, ..old() }
-    };
     let journal = open_at(dir.path(), 800);
-    assert_eq!(seal_next(&*journal, &late(800)).await.unwrap().runs, 1);
-    journal.seal(late(800)).await.unwrap();
+    assert_eq!(seal_next(&*journal, &old_on(800)).await.unwrap().runs, 1);
+    journal.seal(old_on(800)).await.unwrap();
     assert_eq!(files(), 0);
     assert!(journal.plan(&plan.id).await.unwrap().is_some(), "somebody may be about to need it");
     // Somebody is.
     journal.put_plan(&plan).await.unwrap();
     drop(journal);
     let journal = open_at(dir.path(), 802);
-    journal.seal(late(802)).await.unwrap();
+    journal.seal(old_on(802)).await.unwrap();
     assert!(journal.plan(&plan.id).await.unwrap().is_some());
     begin(&*journal, "cccc").await;
     write(&*journal, "cccc", vec![ended()]).await;
     drop(journal);
     let journal = open_at(dir.path(), 1_300);
-    assert_eq!(seal_next(&*journal, &late(1_300)).await.unwrap().runs, 1);
+    assert_eq!(seal_next(&*journal, &old_on(1_300)).await.unwrap().runs, 1);
     drop(journal);
     let journal = open_at(dir.path(), 1_302);
-    journal.seal(late(1_302)).await.unwrap();
+    journal.seal(old_on(1_302)).await.unwrap();
     assert!(journal.plan(&plan.id).await.unwrap().is_none());
     assert_eq!(journal.verify().await.unwrap().broken, None);
 }
