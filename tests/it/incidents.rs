@@ -262,7 +262,8 @@ async fn stage_all(make: impl FnOnce(PgEndpoint) -> Ward) -> Ward {
     let snapshot = &["begin isolation level repeatable read", "select 1"];
     let holder = ward.enter("analyst", snapshot).await;
     sick_table(&ward.bench, "held", "").await;
-    pause(150).await;
+    // What answers alerts names a snapshot of some seconds first.
+    ward.age(150, 6_000).await;
     let diagnosis = ward.diagnosis("horizon held back", "dead_tuple_ratio").await;
     let cause = first(&diagnosis, "horizon_held_back");
     assert_eq!(cause["object"], format!("session {holder}"));
