@@ -174,8 +174,8 @@ impl Courier {
             let failure = tokio::select! {
                 biased;
                 sent = channel.send(&parcel.messages) => sent.err().map(|failure| {
-                    // Whoever hangs up after the deadline was too slow above all.
-                    if self.means.clock.now() > deadline { late() } else { failure.message }
+                    // Whoever hangs up at the deadline or later was too slow above all.
+                    if self.means.clock.now() >= deadline { late() } else { failure.message }
                 }),
                 () = self.means.clock.sleep_until(deadline) => Some(late()),
             };

@@ -186,6 +186,8 @@ impl Pool {
             if let Some(lock) = lock {
                 self.locks.takes(&run, lock);
             }
+            // Counted before it begins: who asks meanwhile must not hear that nothing is worked on.
+            self.metrics.working(self.working.len() + 1, self.queue.len());
             let (engine, interrupt) = (self.engine.clone(), self.interrupt.clone());
             let (id, locks) = (run.clone(), Arc::clone(&self.locks));
             let handle = self
