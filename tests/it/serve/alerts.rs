@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use lakeops::alert::Message;
 use lakeops::alert::channel::Channel as _;
@@ -16,6 +15,7 @@ use lakeops::kernel::{Secret, Severity, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use super::{Served, entries, project, until};
 
@@ -37,7 +37,10 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) fn at(address: &str, refuses: u64, slow: bool) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        Self::on(TcpListener::bind(address).unwrap(), refuses, slow)
+    }
+
+    fn on(listener: TcpListener, refuses: u64, slow: bool) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let refuses = Arc::new(AtomicU64::new(refuses));
         let receiver = Self { address, refuses, slow, taken: Arc::default() };
@@ -72,7 +75,8 @@ impl Receiver {
         let refuses =
             self.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if refuses.is_ok() && self.slow {
-            std::thread::sleep(Duration::from_secs(3));
+            // The sender hangs up first.
+            drop(reader.read_to_end(&mut Vec::new()));
             return;
         }
         let status = if refuses.is_ok() { "500 No" } else { "202 Accepted" };
@@ -92,6 +96,27 @@ impl Receiver {
     }
 }
 
+/// An address at which nobody listens yet, and which nobody else can take meanwhile.
+struct Down(TcpSocket);
+
+impl Down {
+    fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn address(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
+
+    fn up(self) -> Receiver {
+        let listener = self.0.listen(64).unwrap().into_std().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        Receiver::on(listener, 0, false)
+    }
+}
+
 const TELL: &str = "version: 1\nname: tell\ndescription: Tell people.\nparams:\n  text: { type: string, default: \
     fine }\n  over: { type: boolean, default: false }\nsteps:\n  - id: tell\n    tool: send_alert\n    with:\n      \
     severity: critical\n      title: \"locks pile up\"\n      body: \"${{ params.text }}\"\n      key: locks\n      \
@@ -101,19 +126,19 @@ const TELL: &str = "version: 1\nname: tell\ndescription: Tell people.\nparams:\n
 async fn no_alert_is_lost_and_none_is_told_again() {
     let project = project("serve_alerts", "").await;
     project.write("workflows/tell.yaml", TELL);
-    let hook = Receiver::at("127.0.0.1:0", 2, false);
-    let chat = Receiver::at("127.0.0.1:0", 1, true);
-    // Nobody listens here until the server is started again.
-    let down = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Nobody takes anything until the first server is dead, and nobody listens at the last address.
+    let hook = Receiver::at("127.0.0.1:0", u64::MAX, false);
+    let chat = Receiver::at("127.0.0.1:0", u64::MAX, true);
+    let down = Down::new();
     let secret = "do-not-tell-anybody";
     let config = format!(
         "{}\n[secrets.HOOK]\nenv = \"HOOK\"\n[secrets.CHAT]\nenv = \"CHAT\"\n[secrets.PAGER]\nenv = \"PAGER\"\n\
          [channels.hook]\nkind = \"webhook\"\nurl = \"http://{}/in\"\nsecret = \"HOOK\"\n\
          [channels.chat]\nkind = \"slack\"\nsecret = \"CHAT\"\n\
-         [channels.pager]\nkind = \"pagerduty\"\nurl = \"http://{down}/v2\"\nsecret = \"PAGER\"\n\
-         [alerts]\ntimeout = \"1s\"\n",
+         [channels.pager]\nkind = \"pagerduty\"\nurl = \"http://{}/v2\"\nsecret = \"PAGER\"\n",
         super::CONFIG,
-        hook.address
+        hook.address,
+        down.address()
     );
     project.write(".config/lakeops.toml", &config);
     let chat_url = format!("http://{}/services/T0/{secret}", chat.address);
@@ -134,7 +159,9 @@ async fn no_alert_is_lost_and_none_is_told_again() {
         run(&["-p", text]);
         assert!(until(|| ["hook", "chat", "pager"].iter().all(|name| failed(&served, name))));
         served.end(Signal::SIGKILL);
-        let pager = Receiver::at(&down, 0, false);
+        hook.refuses.store(1, Ordering::SeqCst);
+        chat.refuses.store(0, Ordering::SeqCst);
+        let pager = down.up();
         let served = Served::start(&project, &variables);
         let all = [&hook, &chat, &pager];
         assert!(until(|| all.iter().all(|receiver| !receiver.taken().is_empty())));
