@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lakeops::kernel::{ApiCall, RetryClass};
-use lakeops::lakebase::{ReadApi as _, Workspace as _};
+use lakeops::lakebase::{Patience, ReadApi as _, Workspace as _};
 use serde_json::{Value, json};
 
 use super::stand_in::{Said, Seen, StandIn, ok, refused};
@@ -60,7 +60,8 @@ async fn a_lost_answer_leaves_a_change_in_doubt_and_a_read_is_sent_again() {
         _ => Said::Nothing,
     })
     .await;
-    let world = World::new(&stand_in.host);
+    let patience = Patience { request: Duration::from_secs(2), ..Patience::default() };
+    let world = World::patient(&stand_in.host, &[("DATABRICKS_TOKEN", TOKEN)], patience);
     let lost = world.client.send(&create()).await.unwrap_err();
     assert_eq!((lost.class, lost.code.as_str()), (RetryClass::InDoubt, "lakebase::timeout"));
     let path = format!("{PROJECTS}/shop");
@@ -74,9 +75,10 @@ async fn a_lost_answer_leaves_a_change_in_doubt_and_a_read_is_sent_again() {
 
 #[tokio::test]
 async fn what_never_arrived_is_sent_again_for_a_while() {
-    // A port that nobody listens on.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let world = World::new(&format!("http://{free}"));
+    // A port that nobody listens on, and that nobody else can take.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let world = World::new(&format!("http://{}", socket.local_addr().unwrap()));
     let failure = world.client.send(&create()).await.unwrap_err();
     let found = (failure.class, failure.code.as_str());
     assert_eq!(found, (RetryClass::Transient, "lakebase::unreachable"), "{failure}");

@@ -25,16 +25,21 @@ use lakeops::kernel::{
 };
 use lakeops::lakebase::{Login, Outside, Patience, WorkspaceClient};
 
-/// A clock whose sleepers do not wait: it is set forward for them, and remembers by how much.
-#[derive(Default)]
+/// A clock that stands still, and whose sleepers do not wait: it is set forward for them, and remembers by
+/// how much. How busy the machine is changes nothing of that.
 struct JumpClock {
-    ahead: AtomicI64,
+    now: AtomicI64,
     waits: Mutex<Vec<Duration>>,
 }
 
 impl JumpClock {
+    fn new() -> Self {
+        let now = AtomicI64::new(SystemClock.now().as_millis());
+        Self { now, waits: Mutex::default() }
+    }
+
     fn turn(&self, by: Duration) {
-        self.ahead.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.now.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// The whole seconds that somebody waited, one by one.
@@ -46,8 +51,7 @@ impl JumpClock {
 
 impl Clock for JumpClock {
     fn now(&self) -> Timestamp {
-        let ahead = self.ahead.load(Ordering::SeqCst);
-        Timestamp::from_millis(SystemClock.now().as_millis() + ahead)
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
@@ -87,7 +91,8 @@ impl World {
     }
 
     fn with(host: &str, variables: &[(&str, &str)]) -> Self {
-        let patience = Patience { request: Duration::from_secs(2), ..Patience::default() };
+        // Other tests keep the machine busy.
+        let patience = Patience { request: Duration::from_mins(2), ..Patience::default() };
         Self::patient(host, variables, patience)
     }
 
@@ -97,7 +102,7 @@ impl World {
         for (name, value) in variables.iter().chain([&host]) {
             environment.vars.insert((*name).to_owned(), (*value).to_owned());
         }
-        let (clock, redactor) = (Arc::new(JumpClock::default()), Redactor::default());
+        let (clock, redactor) = (Arc::new(JumpClock::new()), Redactor::default());
         let connection = LakebaseConnection::default();
         let login = Login::resolve(&connection, &environment, &redactor).unwrap();
         let outside = Outside {
