@@ -18,12 +18,16 @@ fn says(explanation: &str, sql: Option<&str>) -> Answer {
     Answer::Says(format!("Well: {}", json!({ "explanation": explanation, "sql": sql })))
 }
 
-async fn explain(endpoint: &PgEndpoint, model: Option<&ChatModel>) -> Value {
+/// How long a statement may take that is to be through, and one that is not.
+const ENOUGH: Duration = Duration::from_secs(30);
+const TOO_SHORT: Duration = Duration::from_millis(700);
+
+async fn explain(endpoint: &PgEndpoint, model: Option<&ChatModel>, limit: Duration) -> Value {
     let AnyTool::Read(tool) = Catalog::builtin().find("explain_answer").unwrap() else {
         panic!("it looks")
     };
     let mut settings = Settings::default();
-    settings.limits.statement_timeout = Span(Duration::from_millis(700));
+    settings.limits.statement_timeout = Span(limit);
     let (reader, target) =
         (PgReader::new(endpoint.clone(), &settings.limits, "lakeops:test"), Target::default());
     let model = model.map(|model| -> &dyn AskModel { model });
@@ -73,7 +77,7 @@ async fn a_model_only_adds_and_only_what_is_harmless_runs() {
         ],
     )
     .await;
-    let without = explain(&endpoint, None).await;
+    let without = explain(&endpoint, None, ENOUGH).await;
     assert_eq!((&without["model"], &without["rows"]), (&json!(null), &json!([])));
 
     let mut answers = vec![
@@ -87,23 +91,23 @@ async fn a_model_only_adds_and_only_what_is_harmless_runs() {
     answers.extend(HARM.iter().map(|sql| says("with care", Some(sql))));
     answers.extend(silences().map(|(answer, _)| answer));
     let (state, model) = stand_in(answers).await;
-    let good = explain(&endpoint, Some(&model)).await;
+    let good = explain(&endpoint, Some(&model), ENOUGH).await;
     assert_eq!(good["explanation"], "It waits.", "{good:#}");
     assert_eq!(good["rows"].as_array().unwrap().len(), 20);
     assert_eq!((&good["has_more"], &good["refused"]), (&json!(true), &json!(null)));
     assert!(good["rows"][0]["note"].as_str().unwrap().chars().count() < 210, "texts are cut");
-    let slow = explain(&endpoint, Some(&model)).await;
+    let slow = explain(&endpoint, Some(&model), TOO_SHORT).await;
     assert!(slow["refused"].as_str().unwrap().contains("timeout"), "{slow:#}");
-    let unknown = explain(&endpoint, Some(&model)).await;
+    let unknown = explain(&endpoint, Some(&model), ENOUGH).await;
     assert!(unknown["refused"].as_str().unwrap().contains("s.nowhere"), "{unknown:#}");
     for sql in HARM {
-        let refused = explain(&endpoint, Some(&model)).await;
+        let refused = explain(&endpoint, Some(&model), ENOUGH).await;
         assert_eq!((&refused["rows"], &refused["sql"]), (&json!([]), &json!(sql)));
         assert!(refused["refused"].is_string(), "{sql}: {refused:#}");
         assert_eq!(refused["explanation"], "with care");
     }
     for (_, why) in silences() {
-        let silent = explain(&endpoint, Some(&model)).await;
+        let silent = explain(&endpoint, Some(&model), ENOUGH).await;
         let said = silent["not_measured"][0]["why"].as_str().unwrap();
         assert!(said.contains(why) && silent["explanation"].is_null(), "{said} / {why}");
     }

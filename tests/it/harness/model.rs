@@ -76,7 +76,7 @@ pub(crate) async fn stand_in(answers: Vec<Answer>) -> (Arc<StandIn>, ChatModel) 
     let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
     // One that hangs is waited for no longer than needed, and the others on a busy machine too.
     let hangs = answers.iter().any(|answer| matches!(answer, Answer::Hangs));
-    let timeout = Duration::from_secs(if hangs { 2 } else { 30 });
+    let timeout = Duration::from_secs(if hangs { 10 } else { 60 });
     let state = Arc::new(StandIn {
         answers,
         next: AtomicUsize::new(0),
