@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use lakeops::cli::demo::load::Load;
 use lakeops::cli::demo::patient::Patient;
-use lakeops::kernel::{Clock as _, Ident, RandomIds, Secret, SystemClock, Target};
+use lakeops::kernel::{Clock as _, Ident, RandomIds, Secret, SystemClock, Target, Timestamp};
 use lakeops::postgres::{
     Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, PostgresError, Quiet,
     ServerOptions, ServerRecord,
@@ -241,6 +241,17 @@ pub(crate) async fn until(endpoint: &PgEndpoint, query: &str, patience: Duration
     while !value::<bool>(endpoint, query).await {
         assert!(SystemClock.now() < deadline, "never true: {query}");
         SystemClock.sleep_until(SystemClock.now().plus(Duration::from_millis(20))).await;
+    }
+}
+
+/// Waits for the next day (UTC) where it is about to begin: for tests that count days, or files of days.
+pub(crate) async fn within_a_day() {
+    const DAY: i64 = 86_400_000;
+    const NEEDED: i64 = 3 * 60_000;
+    let now = SystemClock.now();
+    let left = DAY - now.as_millis() % DAY;
+    if left < NEEDED {
+        SystemClock.sleep_until(Timestamp::from_millis(now.as_millis() + left)).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::Project;
+use crate::harness::within_a_day;
 
 const TICK: &str = "version: 1
 name: tick
@@ -21,6 +22,7 @@ fn metrics(project: &Project) -> Value {
 
 #[tokio::test]
 async fn the_program_measures_asks_draws_and_tidies_up() {
+    within_a_day().await;
     let project = Project::with_database("program").await;
     project.write("workflows/tick.yaml", TICK);
     for _ in 0..3 {

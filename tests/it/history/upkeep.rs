@@ -19,6 +19,7 @@ use lakeops::tools::{AnyTool, Catalog, ReadContext};
 use serde_json::{Value, json};
 
 use super::kit::{self, Kit, metric, target};
+use crate::harness::within_a_day;
 
 const METRICS: &str = "lakebase_metrics";
 
@@ -65,6 +66,7 @@ fn parquet_files(folder: &Path) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_merged_old_rows_go_and_nothing_else_changes() {
+    within_a_day().await;
     let kit = Kit::new();
     let writer = kit.writer();
     for run in 0..4 {
@@ -97,6 +99,7 @@ async fn files_are_merged_old_rows_go_and_nothing_else_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_later_only_the_newest_files_are_left_and_rows_still_come_once() {
+    within_a_day().await;
     let kit = Kit::new();
     let writer = kit.writer();
     for run in 0..3 {

@@ -6,6 +6,7 @@ use lakeops::lakebase::{ReadApi as _, Workspace as _};
 use serde_json::{Value, json};
 
 use super::whole::{Cloud, Said};
+use crate::harness::within_a_day;
 
 const STATEMENTS: &str = "/api/2.0/sql/statements";
 
@@ -33,6 +34,7 @@ fn names(parts: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn cost_is_attributed_from_the_billing_tables() {
+    within_a_day().await;
     let cloud = Cloud::start().await;
     cloud.provision(&LABELS).await;
     cloud.client.send(&ApiCall::post("/emulator/meter").body(json!({}))).await.unwrap();
