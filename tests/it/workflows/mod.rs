@@ -144,8 +144,9 @@ impl Bench {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_session_is_ended_and_nobody_else() {
-    let database = harness::postgres().await.fresh_database("forgotten").await;
-    let (patient, operator) = harness::patient(database).await;
+    // A server of its own: who blocks others is looked for in all databases, and would be ended there.
+    let (_place, server) = harness::alone("forgotten").await;
+    let (patient, operator) = harness::patient(server.endpoint()).await;
     let bench = Bench::on(operator);
     let short = [("patience", "10ms")];
     let (run, outcome) = bench.run("relieve_connections", &short).await;
