@@ -4,13 +4,15 @@
 mod mutations;
 mod rich;
 
+use std::time::Duration;
+
 use lakeops::config::settings::Limits;
 use lakeops::kernel::Ident;
 use lakeops::postgres::{PgEndpoint, PgReader};
 use lakeops::schema::{Action, Diff, Snapshot, capture, compare, script};
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use crate::harness::{connect, execute, postgres};
+use crate::harness::{connect, execute, postgres, until};
 
 /// The structure of a database.
 async fn structure(endpoint: &PgEndpoint) -> Snapshot {
@@ -28,8 +30,12 @@ async fn copy(endpoint: &PgEndpoint, hint: &str) -> PgEndpoint {
         Ident::new(&source),
         Ident::new(endpoint.user())
     );
-    // The server itself waits a while for the session that asked for the name to be gone.
-    execute(&postgres().await.endpoint(), &[&sql]).await;
+    // The server itself waits five seconds for who is there to be gone, which a busy machine may exceed.
+    let server = postgres().await.endpoint();
+    let left =
+        format!("select not exists (select from pg_stat_activity where datname = '{source}')");
+    until(&server, &left, Duration::from_mins(1)).await;
+    execute(&server, &[&sql]).await;
     endpoint.with_database(&name)
 }
 
