@@ -399,7 +399,9 @@ async fn cold_partitions_are_archived_detached_and_come_back() {
         std::fs::create_dir_all(crash.state()).unwrap();
         let (before, _) = Eyes::new(&endpoint, &crash.state()).seen_of("public.parted").await;
         let end = crash.run_until(boundary, u64::try_from(nth).unwrap() + 1);
-        assert_eq!(end, End::Killed, "{boundary}");
+        // The run may be over before its last step has noticed that its end is recorded.
+        let is_last = place + 1 == boundaries.len() && boundary.ends_with("/after commit");
+        assert!(end == End::Killed || is_last, "{boundary}");
         let now = Eyes::new(&endpoint, &crash.state()).seen_of("public.parted").await.0;
         assert_eq!(now, before, "killed at {boundary}");
         assert_eq!(crash.finish(), "succeeded", "after {boundary}");
