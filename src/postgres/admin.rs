@@ -18,13 +18,15 @@ pub(crate) struct PgAdmin {
 }
 
 impl PgAdmin {
-    /// Connects.
+    /// Connects. The patience is for that, and then for each statement.
     pub(crate) async fn connect(
         endpoint: &PgEndpoint,
         patience: Duration,
     ) -> Result<Self, PgError> {
         let endpoint = endpoint.with_application_name("lakeops:emulator");
-        let connection = connect(&endpoint, &Limits::default()).await?;
+        let mut limits = Limits::default();
+        limits.connect_timeout.0 = limits.connect_timeout.0.max(patience);
+        let connection = connect(&endpoint, &limits).await?;
         Ok(Self { connection, patience: patience.saturating_add(GRACE) })
     }
 

@@ -7,4 +7,5 @@ exec 3<&-
 wait "$server"
 status=$?
 kill "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
 exit "$status"
