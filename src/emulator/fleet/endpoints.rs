@@ -22,6 +22,8 @@ pub(super) const SESSIONS_AT_WORK: SqlFile = sql_file!("emulator/sessions_at_wor
 
 /// How long whoever uses a server may take before the server is stopped later instead.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long they may take where the server has to be started again at once.
+const CHANGE_PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 struct AtWork {
@@ -234,7 +236,7 @@ async fn configure(endpoint: &Arc<Endpoint>) -> Result<(), FleetError> {
         endpoint.clients().end(Ending::Told);
         // Sessions of another endpoint may read from the same copy: they are not sent away, and it has
         // the new settings from its next start on.
-        let patience = if settings.read_only { Duration::ZERO } else { PATIENCE };
+        let patience = if settings.read_only { Duration::ZERO } else { CHANGE_PATIENCE };
         if !endpoint.server().stop(patience).await? && !settings.read_only {
             let branch = endpoint.branch.id.clone();
             return Err(FleetError::Busy { branch, what: "somebody works on it" });

@@ -88,11 +88,17 @@ impl Branch {
 
     /// The same, for who has the history already, and of a branch that somebody may be at work on.
     async fn copy_base(&self, in_use: bool) -> Result<(), FleetError> {
+        let lease = if in_use {
+            // One that was put to sleep or deleted since it was looked at is not started for this.
+            let Some(lease) = self.server.lease_running().await else { return Ok(()) };
+            lease
+        } else {
+            self.server.lease().await?
+        };
         let folder = self.place().beside("bases")?;
         let fresh = folder.join("new");
         ClusterPlace::remove(&fresh)?;
         fs::create_dir(&fresh).map_err(|e| FleetError::copy("create", &fresh, e))?;
-        let lease = self.server.lease().await?;
         let online = OnlineCopy {
             ground: &self.ground,
             branch: &self.id,

@@ -29,8 +29,9 @@ use crate::sql_file;
 
 pub(super) const BRANCH_FACTS: SqlFile = sql_file!("emulator/branch_facts");
 
-/// How long whoever uses a branch may take to end before it is deleted.
-const DELETE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long whoever uses a branch may take to end before it is deleted. A base copy leaves the processor to
+/// others, so on a busy machine it takes its time.
+const DELETE_PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a fleet needs.
 pub struct FleetOptions {
