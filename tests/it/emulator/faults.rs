@@ -1,5 +1,7 @@
 //! What goes wrong when it is told to, and only then.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{TestEmulator, sqlstate};
@@ -36,14 +38,16 @@ async fn faults_happen_as_often_as_they_are_told_to() {
     test.get("projects/shop/branches/c").await;
     test.fault(json!({"fault": "operation_error", "path": "branches/d"})).await;
     let (_, operation) = test.call("POST", &create("d"), body.clone()).await;
+    let operation = test.settled(operation).await;
     assert_eq!(operation["error"]["error_code"], "INTERNAL_ERROR");
     assert_eq!(test.get("projects/shop/branches/d").await["status"]["current_state"], "READY");
     // Slow: answered first, done later.
-    test.fault(json!({"fault": "slow_ready", "seconds": 0.5, "path": "branches/e"})).await;
+    test.fault(json!({"fault": "slow_ready", "seconds": 3600, "path": "branches/e"})).await;
     let (_, begun) = test.call("POST", &create("e"), body.clone()).await;
     assert_eq!(begun["done"], false);
     let busy = test.refused("DELETE", "projects/shop/branches/e", Value::Null).await;
     assert_eq!(busy, (409, "ABORTED".to_owned()));
+    test.clock.turn(Duration::from_hours(1));
     test.done(begun).await;
     assert_eq!(test.get("projects/shop/branches/e").await["status"]["current_state"], "READY");
     // A fresh token that has not arrived yet.

@@ -199,6 +199,7 @@ async fn endpoints_roles_databases_and_credentials() {
     let wrong = test.connect(&endpoint, ("app", "npg_wrong"), "app").await;
     assert_eq!(sqlstate(&wrong.unwrap_err()), "28P01");
     let (_, owner) = test.call("DELETE", &format!("{MAIN}/roles/app-role"), Value::Null).await;
+    let owner = test.settled(owner).await;
     assert_eq!(owner["error"]["error_code"], "BAD_REQUEST", "it owns a database: {owner}");
     drop(app);
     test.ok("DELETE", &format!("{MAIN}/databases/app-db"), Value::Null).await;

@@ -9,10 +9,11 @@ mod recovery;
 mod rehearsal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use lakeops::emulator::{Emulator, EmulatorOptions};
-use lakeops::kernel::{Clock as _, RandomIds, SystemClock};
+use lakeops::kernel::{BoxFuture, Clock, RandomIds, SystemClock, Timestamp};
 use lakeops::postgres::Quiet;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -25,6 +26,35 @@ struct TestEmulator {
     emulator: Emulator,
     place: Place,
     client: reqwest::Client,
+    clock: Arc<Forward>,
+}
+
+/// The system's clock, which can be set forward: what is to expire need not be waited for, and does not
+/// expire while the machine is busy.
+#[derive(Default)]
+struct Forward(AtomicI64);
+
+impl Forward {
+    fn turn(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for Forward {
+    fn now(&self) -> Timestamp {
+        let ahead = self.0.load(Ordering::SeqCst);
+        Timestamp::from_millis(SystemClock.now().as_millis() + ahead)
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // In slices, so that sleepers notice when it is set forward.
+            while self.now() < at {
+                let slice = at.since(self.now()).min(Duration::from_millis(50));
+                SystemClock.sleep_until(SystemClock.now().plus(slice)).await;
+            }
+        })
+    }
 }
 
 pub(super) fn client() -> reqwest::Client {
@@ -38,14 +68,15 @@ impl TestEmulator {
     }
 
     async fn start_in(place: Place) -> Self {
+        let clock = Arc::<Forward>::default();
         let options = EmulatorOptions::new(
             place.state(),
-            (Arc::new(SystemClock), Arc::new(RandomIds)),
+            (Arc::<Forward>::clone(&clock), Arc::new(RandomIds)),
             place.local.clone(),
             Arc::new(Quiet),
         );
         let emulator = Box::pin(Emulator::start(options)).await.unwrap();
-        Self { emulator, place, client: client() }
+        Self { emulator, place, client: client(), clock }
     }
 
     async fn stop(self) -> Place {
@@ -95,14 +126,20 @@ impl TestEmulator {
         (status, answer["error_code"].as_str().unwrap().to_owned())
     }
 
-    /// The end of an operation; anything else as it is.
-    async fn done(&self, mut found: Value) -> Value {
+    /// The end of an operation that succeeds; anything else as it is.
+    async fn done(&self, found: Value) -> Value {
+        let found = self.settled(found).await;
+        assert!(found.get("error").is_none(), "{found}");
+        found
+    }
+
+    /// The end of an operation, whatever it is; anything else as it is.
+    async fn settled(&self, mut found: Value) -> Value {
         while found["done"] == false {
             let soon = SystemClock.now().plus(Duration::from_millis(100));
             SystemClock.sleep_until(soon).await;
             found = self.call("GET", found["name"].as_str().unwrap(), Value::Null).await.1;
         }
-        assert!(found.get("error").is_none(), "{found}");
         found
     }
 

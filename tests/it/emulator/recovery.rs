@@ -24,7 +24,10 @@ async fn a_restart_keeps_everything_and_goes_on() {
     assert_eq!(begun["done"], false);
     let place = test.stop().await;
     let test = TestEmulator::start_in(place).await;
-    assert_eq!((test.emulator.host(), test.emulator.token()), (&*host, &token));
+    assert_eq!(test.emulator.token(), &token);
+    // It listens where it did, unless somebody else has the port by now.
+    let is_taken = || std::net::TcpListener::bind(host.strip_prefix("http://").unwrap()).is_err();
+    assert!(test.emulator.host() == host || is_taken(), "{}", test.emulator.host());
     let after = test.get(&endpoint).await;
     assert_eq!(after["status"]["hosts"], before["status"]["hosts"]);
     assert_eq!(after["status"]["current_state"], "IDLE", "nobody woke it");
@@ -45,6 +48,7 @@ async fn a_branch_that_cannot_be_made_leaves_nothing() {
     let path = "projects/shop/branches?branch_id=dev";
     let spec = json!({"no_expiry": true, "source_branch_lsn": "0/1"});
     let (status, answer) = test.call("POST", path, json!({ "spec": spec })).await;
+    let answer = test.settled(answer).await;
     assert!(
         status == 400 || answer["error"]["error_code"] == "INVALID_PARAMETER_VALUE",
         "{answer}"
