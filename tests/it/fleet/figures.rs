@@ -18,7 +18,7 @@ async fn branches_of_a_busy_parent_are_consistent_and_the_past_is_there() {
         ids: Arc::new(RandomIds),
         local_postgres: place.local.clone(),
     };
-    let size = BranchSize { megabytes: 20, trials: 3, warm_up: Duration::from_secs(1) };
+    let size = BranchSize { megabytes: 20, trials: 3, warm_up: Duration::from_secs(4) };
     let report = Box::pin(measure(ground, size, |_| ())).await.unwrap();
     assert!(report.consistent && report.past_shows_dropped_table, "{report:?}");
     assert!(report.parent_bytes > 20 << 20 && report.transactions.0 > 50, "{report:?}");
