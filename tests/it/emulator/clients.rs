@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::TestEmulator;
@@ -33,6 +34,9 @@ fn installed(
     packages: &[&str],
     install: impl Fn(&Path) -> Result<(), String>,
 ) -> Option<PathBuf> {
+    // Two tests want the same, and the second would remove what the first is installing.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder(name);
     let mark = folder.join("installed");
     let wanted = packages.join("\n");
@@ -74,7 +78,7 @@ fn node() -> Option<PathBuf> {
 
 async fn finished(mut command: Command) -> Output {
     let running = tokio::task::spawn_blocking(move || command.output().unwrap());
-    tokio::time::timeout(Duration::from_mins(3), running).await.unwrap().unwrap()
+    tokio::time::timeout(Duration::from_mins(10), running).await.unwrap().unwrap()
 }
 
 fn said(output: &Output) -> String {

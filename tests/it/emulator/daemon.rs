@@ -73,7 +73,7 @@ fn kill(status: &Value) {
 }
 
 pub(crate) async fn gone(place: &Path) {
-    let until = SystemClock.now().plus(Duration::from_secs(30));
+    let until = SystemClock.now().plus(Duration::from_mins(2));
     while crate::fleet::processes_on(place) > 0 {
         assert!(SystemClock.now() < until, "processes of {} are left", place.display());
         pause(Duration::from_millis(50)).await;
@@ -138,7 +138,7 @@ async fn killed_at_any_moment_it_finishes_what_was_begun_and_leaves_nothing_else
         drop(asked.await);
         gone(&place.state()).await;
         status = done(&place, &["emulator", "start"]);
-        let until = SystemClock.now().plus(Duration::from_mins(1));
+        let until = SystemClock.now().plus(Duration::from_mins(3));
         loop {
             let found = ask(&status, "GET", &branch, Value::Null).await;
             if found["error_code"] == "NOT_FOUND" || found["status"]["current_state"] == "READY" {
@@ -148,7 +148,7 @@ async fn killed_at_any_moment_it_finishes_what_was_begun_and_leaves_nothing_else
             pause(Duration::from_millis(100)).await;
         }
         ask(&status, "DELETE", &format!("{branch}?purge=true"), Value::Null).await;
-        let until = SystemClock.now().plus(Duration::from_mins(1));
+        let until = SystemClock.now().plus(Duration::from_mins(3));
         while kept() != 1 {
             assert!(SystemClock.now() < until, "after {wait} ms: {} branches are kept", kept());
             pause(Duration::from_millis(100)).await;

@@ -105,9 +105,9 @@ assert found.status.is_protected and found.status.expire_time is None, found
 refused(BadRequest, "cannot delete protected branch", pg.delete_branch, dev)
 refused(BadRequest, "update_mask", pg.update_branch, dev, Branch(spec=BranchSpec()), FieldMask(["spec.is_protected"]))
 pg.update_branch(dev, Branch(spec=BranchSpec(is_protected=False)), FieldMask(["spec.is_protected"])).wait()
-pg.update_branch("projects/shop/branches/tmp", Branch(spec=BranchSpec(ttl=seconds(1))), FieldMask(["spec.expiration"])).wait()
 project = pg.update_project("projects/shop", Project(spec=ProjectSpec(display_name="New")), FieldMask(["spec.display_name"])).wait()
 assert project.status.display_name == "New" and project.status.custom_tags[0].value == "a", project
+pg.update_branch("projects/shop/branches/tmp", Branch(spec=BranchSpec(ttl=seconds(1))), FieldMask(["spec.expiration"])).wait()
 
 # Credentials, and SQL with them.
 endpoint = f"{main}/endpoints/primary"
@@ -168,7 +168,7 @@ pg.delete_endpoint(reader.name).wait()
 refused(DatabricksError, "read-write endpoint", pg.delete_endpoint, endpoint)
 
 # What expired goes. (While it does, its project cannot be updated.)
-until = time.monotonic() + 60
+until = time.monotonic() + 180
 while any(it.name.endswith("/tmp") for it in pg.list_branches("projects/shop")):
     assert time.monotonic() < until, "what expired is still there"
     time.sleep(0.2)
