@@ -249,6 +249,8 @@ struct Figures {
     files_before: usize,
     slept_after: Duration,
     runs: Vec<(String, Outcome)>,
+    /// What made runs fail, and how many.
+    failures: BTreeMap<String, u64>,
     slots: BTreeMap<SlotFate, u64>,
     data_directories: usize,
 }
@@ -304,6 +306,13 @@ async fn simulate(scale: Scale) -> Figures {
             *slots.entry(fate).or_default() += count;
         }
     }
+    let mut failures = BTreeMap::new();
+    let filter = EntryFilter { kinds: vec!["ending_began".into()], ..EntryFilter::default() };
+    for entry in journal.entries(filter).await.unwrap() {
+        if let Event::EndingBegan { failure: Some(failure), .. } = entry.event {
+            *failures.entry(failure.code).or_default() += 1;
+        }
+    }
     let runs = journal.runs(RunFilter::default()).await.unwrap();
     let figures = Figures {
         slept_after: seen.asleep.expect("the unused compute fell asleep").since(left),
@@ -311,6 +320,7 @@ async fn simulate(scale: Scale) -> Figures {
         memory_before,
         files_before,
         runs: runs.into_iter().map(|run| (run.workflow, run.outcome)).collect(),
+        failures,
         slots,
         data_directories: region.data_directories(),
     };
@@ -335,6 +345,7 @@ impl Figures {
             humantime::format_duration(Duration::from_secs(took.as_secs())),
         );
         println!("slots: {:?}; {} runs: {by_workflow:?}", self.slots, self.runs.len());
+        println!("failures: {:?}", self.failures);
         println!(
             "memory {} -> {} MiB, open files {} -> {}; at most {} computes awake at once, {} ever, {} data directories",
             self.memory_before,
@@ -362,6 +373,8 @@ impl Figures {
         assert!(self.slept_after <= most, "{:?} > {most:?}", self.slept_after);
         assert!(self.slots[&SlotFate::LeftAlone] > 0, "{:?}", self.slots);
         assert!(!self.slots.contains_key(&SlotFate::Missed), "{:?}", self.slots);
+        let unexpected = self.failures.keys().any(|code| code != "history::none");
+        assert!(!unexpected, "only what wants a history may fail here: {:?}", self.failures);
         // A run works on four branches at once at most, and a session has three ends here: ours, and both
         // of the endpoint's.
         let most = self.files_before + MOST_RUNS * 4 * 3;
