@@ -6,11 +6,13 @@ use serde_json::json;
 
 use super::kit::{Kit, plan, step, tool};
 use crate::harness::crash::{Crash, End};
-use crate::harness::{execute, postgres};
+use crate::harness::{alone, execute};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_is_there_once_wherever_its_process_was_killed() {
-    let endpoint = postgres().await.fresh_database("ticks").await;
+    // On the server of all, others reset what statements were counted.
+    let (_place, server) = alone("ticks").await;
+    let endpoint = server.endpoint();
     execute(&endpoint, &["create extension pg_stat_statements", "create table t (a int)"]).await;
     let tick = plan(vec![
         step("statements", &[], tool("persist_pg_stat_statements", json!({}))),
@@ -45,7 +47,8 @@ async fn a_tick_is_there_once_wherever_its_process_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_goes_on_from_the_one_before() {
-    let endpoint = postgres().await.fresh_database("windows").await;
+    let (_place, server) = alone("windows").await;
+    let endpoint = server.endpoint();
     execute(&endpoint, &["create extension pg_stat_statements"]).await;
     let kit = Kit::new(endpoint);
     let tick = plan(vec![step("statements", &[], tool("persist_pg_stat_statements", json!({})))]);
