@@ -254,26 +254,29 @@ async fn a_kill_anywhere_in_an_approved_undoing_changes_nothing_in_the_end() {
     assert!(undoing.clone().any(|(_, name)| name.contains("undo 0")), "{names:#?}");
     let (mut killed, mut places) = (0, 0);
     for (place, name) in undoing {
-        let endpoint = database().await;
-        let crash = Crash::new(&plan, &endpoint);
-        let nth = names[..=place].iter().filter(|earlier| *earlier == name).count();
+        let nth = names[..=place].iter().filter(|earlier| earlier.contains(name)).count();
         places += 1;
         // Which events share a commit is chance, and so are the names of some boundaries.
-        match crash.run_until(name, u64::try_from(nth).unwrap()) {
-            End::Killed => {
+        for _ in 0..3 {
+            let endpoint = database().await;
+            let crash = Crash::new(&plan, &endpoint);
+            let end = crash.run_until(name, u64::try_from(nth).unwrap());
+            assert_eq!(crash.finish(), "failed", "killed at {name}");
+            let undone = "select count(*) from public.undone";
+            assert_eq!(value::<i64>(&endpoint, undone).await, 1, "killed at {name}");
+            let entries = crash.entries().await;
+            let ended = entries.iter().rev().find_map(|entry| match &entry.event {
+                Event::RunFinished { compensation, outputs: Value::Null, .. } => {
+                    Some(*compensation)
+                }
+                _ => None,
+            });
+            assert_eq!(ended, Some(Compensation::Complete), "killed at {name}");
+            if end == End::Killed {
                 killed += 1;
-                assert_eq!(crash.finish(), "failed", "killed at {name}");
+                break;
             }
-            End::Outcome(outcome) => assert_eq!(outcome, "failed"),
         }
-        let undone = "select count(*) from public.undone";
-        assert_eq!(value::<i64>(&endpoint, undone).await, 1, "killed at {name}");
-        let entries = crash.entries().await;
-        let ended = entries.iter().rev().find_map(|entry| match &entry.event {
-            Event::RunFinished { compensation, outputs: Value::Null, .. } => Some(*compensation),
-            _ => None,
-        });
-        assert_eq!(ended, Some(Compensation::Complete), "killed at {name}");
     }
     assert!(killed * 10 > places * 7, "only {killed} of {places} boundaries were reached");
 }
