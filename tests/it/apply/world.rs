@@ -80,6 +80,9 @@ impl<F: Fn() + Send + Sync> KillPoints for At<F> {
 impl World {
     pub(super) fn new(endpoint: Option<PgEndpoint>, operation: Operation) -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let mut settings = Settings::default();
+        // A busy machine is no reason to give up behind a rival, or behind one's own last statement.
+        settings.limits.lock_timeout = lakeops::kernel::Span(Duration::from_mins(1));
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let key = ChangeKey {
             run: RunId::new("00000000000000aa"),
@@ -92,7 +95,7 @@ impl World {
             endpoint,
             key,
             change: Change::new("public.t", "a test", operation),
-            settings: Settings::default(),
+            settings,
             throw_away: false,
             expected: None,
             kill: Box::new(Safe),
@@ -127,8 +130,6 @@ impl World {
         .await;
         let mut world = Self::new(Some(endpoint), Operation::sql_outside_transaction(text));
         world.change.recovery = recovery;
-        // A busy machine is no reason to give up behind one's own last statement.
-        world.settings.limits.lock_timeout = lakeops::kernel::Span(Duration::from_mins(1));
         world
     }
 

@@ -19,6 +19,8 @@ async fn kit(name: &str) -> Kit {
     execute(&endpoint, &["create table public.t (n bigint)"]).await;
     let mut kit = Kit::new(endpoint);
     kit.parts.catalog = props::catalog();
+    // A change that a test holds up does not give up by itself.
+    kit.change_settings(|settings| settings.limits.lock_timeout = Span::from_secs(60));
     kit
 }
 

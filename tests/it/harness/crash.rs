@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lakeops::config::Settings;
 use lakeops::engine::kill::ArmedKill;
 use lakeops::engine::parts::{Endpoints, History, Parts, Unobserved};
 use lakeops::engine::{Engine, RunLocks, StartOptions};
@@ -17,7 +18,7 @@ use lakeops::history::{HistoryWriter, Location};
 use lakeops::journal::event::Decision;
 use lakeops::journal::store::RunFilter;
 use lakeops::journal::{Entry, Journal, Principal, SqliteJournal};
-use lakeops::kernel::{Clock, KillPoints, Redactor, Secret, SystemClock};
+use lakeops::kernel::{Clock, KillPoints, Redactor, Secret, Span, SystemClock};
 use lakeops::plan::Plan;
 use lakeops::postgres::PgEndpoint;
 use tempfile::TempDir;
@@ -50,8 +51,14 @@ fn engine(
         let location = Location::folder(&state.join("history")).unwrap();
         Arc::new(HistoryWriter::new(location, journal, state, outside))
     });
+    let mut settings = Settings::default();
+    // On a busy machine many in a row are killed between their claim and the first thing they settle.
+    settings.limits.max_barren_resumes = 1_000;
+    // Who holds a change up lets it go when the test has seen enough, however long that takes.
+    settings.limits.lock_timeout = Span::from_secs(300);
     let parts = Parts {
         ownership: Arc::new(RunLocks::new(state)),
+        settings: Arc::new(settings),
         kill,
         history,
         ..parts(Arc::<SqliteJournal>::clone(&journal), endpoints, somebody())
