@@ -180,7 +180,7 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
         (RetryClass::InDoubt, "command::timeout")
     });
     // Nothing with the change's mark is left, so there is nothing to wait for.
-    world.settings.limits.orphan_wait = Span(Duration::from_secs(5));
+    world.settings.limits.orphan_wait = Span(Duration::from_mins(1));
     let found = world.recover(&Value::Null).await.unwrap();
     let Recovered::Unknown(why) = found else { panic!("{found:?}") };
     assert!(why.contains("nobody saw"), "{why}");

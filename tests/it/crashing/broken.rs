@@ -124,7 +124,7 @@ async fn tested(hint: &str, is_careless: bool, in_one_run: bool) -> Report {
         approves: true,
         outside: false,
         files: None,
-        patience: Span::from_secs(60),
+        patience: Span::from_secs(600),
     };
     Box::pin(conduct(&test, &CancellationToken::new(), &Nobody)).await.unwrap()
 }

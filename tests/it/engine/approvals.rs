@@ -59,9 +59,9 @@ async fn an_expired_request_is_refused_and_the_run_fails() {
     kit.parts.catalog = props::catalog();
     let (run, outcome) = kit.run(&sweep(false)).await;
     assert_eq!(outcome, Outcome::WaitingApproval);
-    clock.turn(Duration::from_mins(24 * 60 - 1));
-    assert_eq!(kit.execute(&run).await, Outcome::WaitingApproval, "a minute is left");
-    clock.turn(Duration::from_secs(61));
+    clock.turn(DAY - Duration::from_hours(1));
+    assert_eq!(kit.execute(&run).await, Outcome::WaitingApproval, "an hour is left");
+    clock.turn(Duration::from_mins(61));
     let late = decide(&kit, &run, Decision::Approved, "ann").await.unwrap_err();
     assert!(late.to_string().contains("expired"), "{late}");
     assert_eq!(kit.execute(&run).await, Outcome::Failed);
@@ -239,7 +239,7 @@ fn gated(on_reject: OnReject) -> Plan {
         prompt: "Sweep?".to_owned(),
         show: Vec::new(),
         covers: vec!["sweep".to_owned(), "fan".to_owned()],
-        expires: Span::from_secs(60),
+        expires: Span::from_secs(3600),
         on_reject,
         rehearsed_within: None,
     });

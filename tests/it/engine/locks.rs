@@ -67,7 +67,6 @@ fn crosswise(own: &str, other: &str, n: u32) -> Plan {
 #[tokio::test]
 async fn of_two_runs_whose_locks_cross_one_gives_way() {
     let mut kit = kit("crosswise").await;
-    kit.change_settings(|settings| settings.limits.lock_wait = Span::from_secs(2));
     let one = kit.start(&crosswise("a", "b", 1)).await;
     let two = kit.start(&crosswise("b", "a", 2)).await;
     // Each has its own lock before either asks for the other's: the second begins while the first waits.
@@ -78,17 +77,14 @@ async fn of_two_runs_whose_locks_cross_one_gives_way() {
     kit.until(&blocker, "lock_acquired").await;
     let (_, second) = kit.spawn(&two);
     kit.until(&two, "lock_queued").await;
+    // Only this one has little patience: with as much as the other's, a busy machine may let both give way.
+    kit.change_settings(|settings| settings.limits.lock_wait = Span::from_secs(2));
     let (_, first) = kit.spawn(&one);
     assert_eq!(blocking.await.unwrap(), Outcome::Succeeded);
-    // One of them waits too long, fails, and frees its own lock: then the other goes on.
-    let mut outcomes = [first.await.unwrap(), second.await.unwrap()];
-    outcomes.sort_by_key(|outcome| outcome.as_str());
-    assert_eq!(outcomes, [Outcome::Failed, Outcome::Succeeded]);
-    let (loser, code) = match kit.finished(&one).await {
-        Some((Outcome::Failed, _)) => ("one", kit.ended(&one, "inner").await.1),
-        _ => ("two", kit.ended(&two, "inner").await.1),
-    };
-    assert_eq!(code, "engine::lock_wait", "{loser}");
+    // It waits too long, fails, and frees its own lock: then the other goes on.
+    assert_eq!(first.await.unwrap(), Outcome::Failed);
+    assert_eq!(kit.ended(&one, "inner").await.1, "engine::lock_wait");
+    assert_eq!(second.await.unwrap(), Outcome::Succeeded);
 }
 
 #[tokio::test]
@@ -230,7 +226,7 @@ async fn who_waits_for_an_event_lets_others_have_the_lock() {
     let wait = Action::Wait(Wait::Event {
         event: "go".to_owned(),
         when: None,
-        within: Span::from_secs(20),
+        within: Span::from_secs(120),
     });
     let waiting =
         kit.start(&locked(vec![step("wait", &[], wait), step("a", &["wait"], insert(1))])).await;

@@ -129,7 +129,7 @@ async fn a_gate_binds_the_sets_that_it_covers() {
         prompt: "Go?".to_owned(),
         show: Vec::new(),
         covers: vec!["make".to_owned()],
-        expires: Span::from_secs(60),
+        expires: Span::from_secs(3600),
         on_reject: OnReject::Stop,
         rehearsed_within: None,
     });
@@ -210,7 +210,7 @@ async fn waits_are_durable_and_timers_run_out() {
         call: ToolCall { tool: "monitor_connections".to_owned(), with: json!({}) },
         holds: "result.total >= 0".to_owned(),
         every: Span::parse("50ms").unwrap(),
-        within: Span::from_secs(5),
+        within: Span::from_secs(120),
     });
     let never = Action::Wait(Wait::Event {
         event: "never".to_owned(),
@@ -228,7 +228,8 @@ async fn waits_are_durable_and_timers_run_out() {
 #[tokio::test]
 async fn a_database_that_comes_back_lets_the_run_finish() {
     let good = postgres().await.fresh_database("flap").await;
-    let kit = Kit::new(good.clone());
+    let mut kit = Kit::new(good.clone());
+    kit.change_settings(|settings| settings.limits.lock_timeout = Span::from_secs(60));
     execute(&good, &["create table public.t (n bigint)"]).await;
     // The change waits behind a lock, and its session is ended while it waits.
     let mut holder = crate::harness::connect(&good).await;
