@@ -74,7 +74,7 @@ async fn the_programs_are_fetched_once() {
 async fn a_start_takes_less_than_a_second_and_a_stop_leaves_no_process() {
     let place = Place::new();
     let mut best = Duration::MAX;
-    for turn in 0..30 {
+    for turn in 0..100 {
         // On a busy machine not every start is quick, but some are.
         if turn >= 3 && best < Duration::from_secs(1) {
             break;
@@ -134,7 +134,9 @@ async fn after_a_crash_of_the_server_it_starts_again() {
     eventually("the crash is seen", || cluster.check().is_err_and(seen)).await;
     let again = place.start("main").await.unwrap();
     assert!(!again.was_adopted());
-    assert_eq!(again.port(), port, "clients find it where it was");
+    // Unless somebody took the port while it was free.
+    let is_taken = || TcpListener::bind(("127.0.0.1", port)).is_err();
+    assert!(again.port() == port || is_taken(), "clients find it where it was");
     let kept: i32 = value(&again.endpoint(), "select x from t").await;
     assert_eq!(kept, 7);
     drop(cluster); // holds an older start: it must not stop the new one
@@ -231,7 +233,8 @@ async fn a_port_that_was_taken_meanwhile_is_replaced() {
     let cluster = place.start("main").await.unwrap();
     let port = cluster.port();
     cluster.stop().await.unwrap();
-    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    // Who was faster has taken it as well.
+    let _taken = TcpListener::bind(("127.0.0.1", port));
     let again = place.start("main").await.unwrap();
     assert_ne!(again.port(), port);
     again.stop().await.unwrap();
@@ -322,9 +325,13 @@ async fn a_guarded_server_whose_guard_was_killed_too_is_replaced() {
 fn program(name: &str, script: &str) -> TempDir {
     let dir = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = dir.path().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let draft = dir.path().join("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+    // Not written by this process: one that another test starts at this moment would have it open for writing
+    // as well, and what is open for writing cannot be run.
+    let mut copy = Command::new("install");
+    copy.args(["-m", "755"]).arg(draft).arg(dir.path().join(name));
+    assert!(copy.status().unwrap().success());
     dir
 }
 
