@@ -202,7 +202,7 @@ mod tests {
         ] {
             let start = Instant::now();
             assert!(evaluate(text).is_err(), "{text}");
-            assert!(start.elapsed() < Duration::from_secs(20), "{text}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_mins(2), "{text}: {:?}", start.elapsed());
         }
     }
 

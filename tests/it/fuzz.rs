@@ -4,19 +4,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lakeops::journal::store::{EntryFilter, RunFilter};
 use lakeops::journal::{Journal as _, SqliteJournal};
 use lakeops::kernel::{Digest, Redactor, SystemClock};
 use serde_json::{Value, json};
 
+use crate::harness::worked;
 use crate::workflow::mutations::{Draws, damage};
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// No input takes longer, on a busy machine and without optimisation.
+/// No input takes more of a processor's time, without optimisation.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// So much is damaged: what is larger takes long and shows nothing else.
@@ -51,9 +52,9 @@ fn replay(
     assert!(!seeds.is_empty(), "no seeds in {folders:?}");
     seeds.extend(inputs(&[found], ""));
     let feed = |name: &str, bytes: &[u8]| {
-        let begun = Instant::now();
+        let begun = worked();
         let ended = std::panic::catch_unwind(|| target(bytes));
-        let took = begun.elapsed();
+        let took = worked().saturating_sub(begun);
         if ended.is_err() || took > LONGEST {
             let kept =
                 std::env::temp_dir().join(format!("lakeops-{}", Digest::of_bytes(bytes).short()));
