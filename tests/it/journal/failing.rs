@@ -79,7 +79,11 @@ async fn no_fault_of_the_disk_loses_what_was_acknowledged() {
     let made = tempfile::tempdir().unwrap();
     begin(&*open(made.path()), "aaaa").await;
     let made = made.path();
-    let (_, operations) = survives(made, None, 0).await;
+    // Who is held up between two appends makes commits, and operations, that no other life has.
+    let mut operations = u64::MAX;
+    for _ in 0..5 {
+        operations = operations.min(survives(made, None, 0).await.1);
+    }
     assert!(operations > 40, "{operations}");
     let mut struck = 0;
     for fault in FAULTS {
