@@ -13,6 +13,7 @@ pub(crate) mod versions;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -262,6 +263,17 @@ pub(crate) fn worked() -> Duration {
     let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
     nanos.map_or_else(|| BEGUN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+}
+
+/// Runs an ignored test in a process of its own: one that measures its process.
+#[track_caller]
+pub(crate) fn by_itself(test: &str) {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    let ended = program.args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let also = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && told.contains("1 passed"), "{told}{also}");
+    println!("{told}");
 }
 
 /// Puts the shipped workflows and SOPs into a folder.

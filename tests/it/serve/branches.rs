@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Passing;
 use super::simulated::{plan_of, serve};
 use crate::emulator::{client, log_in};
-use crate::harness::Place;
 use crate::harness::parts::parts;
+use crate::harness::{Place, by_itself};
 use crate::workflows::library;
 
 const BRANCHES: usize = 10;
@@ -382,8 +382,14 @@ impl Figures {
     }
 }
 
+#[test]
+fn a_few_minutes_wake_nothing_and_let_the_unused_fall_asleep() {
+    by_itself("serve::branches::a_few_minutes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_few_minutes_wake_nothing_and_let_the_unused_fall_asleep() {
+#[ignore = "measures its process: the test before it gives it one"]
+async fn a_few_minutes() {
     let scale = || Scale {
         start: "2026-12-06T03:01:30Z",
         projects: 2,
