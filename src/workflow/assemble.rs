@@ -20,7 +20,7 @@ use crate::plan::document::Need;
 use crate::tools::rules;
 
 /// How many steps a workflow may have with all that it embeds.
-const MOST_STEPS: usize = 5_000;
+const MOST_STEPS: usize = 20_000;
 
 /// Resolves a workflow. What is wrong is reported; the result is only meant to be used when nothing is.
 pub(super) fn assemble(

@@ -607,3 +607,19 @@ fn a_secret_in_a_url_is_never_shown() {
         );
     }
 }
+
+/// All of it, with sizes that are more than one file and one journal page, but small.
+#[test]
+fn the_engine_measures_itself() {
+    let args = "bench --starts 2 --steps 20 --runs 3 --changes 0 --items 100 --settled 200 --dag 1200 \
+                --files 3 --events 500 --output json";
+    let report = Project::new().json(&args.split(' ').collect::<Vec<_>>());
+    let what = |text: &str| {
+        let figures = report["figures"].as_array().unwrap();
+        let is_it = |figure: &&Value| figure["what"].as_str().unwrap().contains(text);
+        figures.iter().find(is_it).unwrap_or_else(|| panic!("no {text}: {report:#}"))
+    };
+    let steps = what("script steps");
+    assert!(steps["peak_memory_bytes"].as_u64().unwrap() > 1 << 20, "{steps}");
+    assert!(what("1200 steps, read")["elapsed_ms"].as_f64().unwrap() > 0.0);
+}

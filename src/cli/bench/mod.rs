@@ -542,7 +542,7 @@ mod tests {
             steps: 5,
             changes: 0,
             settled: 300,
-            dag: 200,
+            dag: 1_200,
             files: 20,
             items: 2_000,
             events: 2_000,

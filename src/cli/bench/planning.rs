@@ -10,12 +10,29 @@ use crate::plan::{self, PlanInputs};
 use crate::tools::Catalog;
 use crate::workflow::{Library, Resolver, SourceText};
 
-pub(super) const SCRIPT: &str = "#{ n: n + 1 }";
+/// Steps of one file: as many as it may have.
+pub(super) const MOST_OF_A_FILE: u32 = 500;
+
+/// What it gives stays small, however many steps add to it.
+pub(super) const SCRIPT: &str = "#{ n: (n + 1) % 1000 }";
 
 impl Bench {
-    /// A workflow of so many steps, each with two edges: read and checked, then planned.
+    /// A workflow of so many steps, in as many files as that needs, each with two edges: read and checked,
+    /// then planned.
     pub(super) fn large_workflow(&self, steps: u32) -> Result<[Figure; 2], BenchError> {
-        let library = library([("large".to_owned(), workflow("large", steps))]);
+        let mut parts = Vec::new();
+        let mut whole = "version: 1\nname: large\ndescription: Made up.\nsteps:\n".to_owned();
+        let mut left = steps;
+        while left > 0 {
+            let name = format!("part_{}", parts.len());
+            // The step that embeds a part is one more.
+            let own = left.saturating_sub(1).clamp(1, MOST_OF_A_FILE);
+            left = left.saturating_sub(own + 1);
+            // Writing to a text cannot fail.
+            let _ = writeln!(whole, "  - {{ id: {name}, workflow: {name} }}");
+            parts.push((name.clone(), workflow(&name, own)));
+        }
+        let library = library(parts.into_iter().chain([("large".to_owned(), whole)]));
         let catalog = Catalog::builtin();
         let start = self.clock.now();
         let resolution = Resolver::new(&catalog, &library).resolve("large");

@@ -9,11 +9,9 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::planning::{SCRIPT, workflow};
+use super::planning::{MOST_OF_A_FILE, SCRIPT, workflow};
 use super::{Bench, BenchError, Figure, make_folder, peak_memory};
 
-/// Steps of the run: as many as a file may have.
-const STEPS: u32 = 500;
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -37,7 +35,8 @@ impl Bench {
         // So that no configuration further up is found.
         write(".config/lakeops.toml", "")?;
         write("sops/add.rhai", SCRIPT)?;
-        let text = workflow("program", STEPS).replace("script: add.rhai", "script: sops/add.rhai");
+        let text = workflow("program", MOST_OF_A_FILE)
+            .replace("script: add.rhai", "script: sops/add.rhai");
         write("workflows/program.yaml", &text)?;
         let command = |arguments: &[&str]| {
             let mut command = Command::new(program);
@@ -91,8 +90,8 @@ impl Bench {
                 }
             }
         }
-        let what = format!("a process that runs {STEPS} script steps");
-        let mut figure = self.figure(what, u64::from(STEPS), began);
+        let what = format!("a process that runs {MOST_OF_A_FILE} script steps");
+        let mut figure = self.figure(what, u64::from(MOST_OF_A_FILE), began);
         figure.peak_memory_bytes = peak;
         Ok(figure)
     }

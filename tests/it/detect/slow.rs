@@ -100,7 +100,7 @@ async fn rules_stand_alone_and_a_model_only_adds() {
         assert!(said.contains(why), "{said} / {why}");
     }
     assert_eq!(value::<i64>(&bench.endpoint, "select count(*) from s.orders").await, 50_000);
-    let asked = state.asked() + &other.asked();
+    let asked = state.asked() + &*other.asked();
     for literal in ["2020-02-02", "Ada", "4711", "a token of the test"] {
         assert!(!asked.contains(literal), "{literal} was sent");
     }
