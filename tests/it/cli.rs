@@ -612,7 +612,7 @@ fn a_secret_in_a_url_is_never_shown() {
 #[test]
 fn the_engine_measures_itself() {
     let args = "bench --starts 2 --steps 20 --runs 3 --changes 0 --items 100 --settled 200 --dag 1200 \
-                --files 3 --events 500 --output json";
+                --files 3 --events 500";
     let report = Project::new().json(&args.split(' ').collect::<Vec<_>>());
     let what = |text: &str| {
         let figures = report["figures"].as_array().unwrap();
