@@ -190,6 +190,14 @@ impl Applier for Guard {
         self.inner.of(cx.operation).fingerprint(cx)
     }
 
+    fn prepare<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, ()> {
+        match self.check(cx.operation) {
+            Ok(()) => self.inner.of(cx.operation).prepare(cx),
+            // Carrying it out says why not.
+            Err(_) => Box::pin(async {}),
+        }
+    }
+
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         match self.check(cx.operation) {
             Ok(()) => self.inner.of(cx.operation).apply(cx),

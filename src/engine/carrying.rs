@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use super::apply::{Applied, Applier, ApplyContext, ChangeKey, Notes, ROUTES, Recovered, Witness};
+use super::apply::{
+    Applied, Applier, ApplyContext, ChangeKey, Notes, ROUTES, Recovered, Witness, keeps_session,
+};
 use super::recorder::Gone;
+use super::sessions::SessionsOf;
 use super::state::{ChangeState, Work};
 use super::task::{Task, unknown_tool};
 use crate::config::alerts::LOG;
@@ -88,7 +91,8 @@ impl Task {
             Carried::Stopped | Carried::Doubt => {}
             Carried::Failed(failure) => events.extend(carry.failed(failure, drain)),
         }
-        self.record(events, Durability::Synced).await
+        let durability = carry.durability_of(&events);
+        self.record(events, durability).await
     }
 
     pub(super) fn report(&self, carry: &Carry<'_>) -> Event {
@@ -272,6 +276,21 @@ impl<'a> Carry<'a> {
         self.locks.get(&index).cloned().unwrap_or_default()
     }
 
+    /// How the last events of a step are recorded. Settlements that the keys on the target tell again ride in the
+    /// commit of the next effect, or of the run's end: who dies before looks the keys up. Whatever a
+    /// crash could put in doubt, and whatever others are told of, is on disk at once.
+    fn durability_of(&self, events: &[Event]) -> Durability {
+        let is_keyed = |change: &Change| change.recovery == Recovery::Transactional;
+        let rides = |event: &Event| {
+            matches!(event, Event::ChangeSettled { .. } | Event::StepSucceeded { .. })
+        };
+        if self.set.changes.iter().all(is_keyed) && events.iter().all(rides) {
+            Durability::Buffered
+        } else {
+            Durability::Synced
+        }
+    }
+
     /// Carries out what is open, in order.
     pub(super) async fn all(&mut self, drain: bool) -> Result<Carried, Gone> {
         let mut index = 0;
@@ -333,6 +352,10 @@ impl<'a> Carry<'a> {
         let key = self.key(index);
         let appliers = Arc::clone(&self.task.parts.appliers);
         let applier = appliers.of(&change.operation);
+        if !keeps_session(&change.operation, change.recovery) {
+            // It may move or drop what a kept session is connected to.
+            self.task.sessions.close().await;
+        }
         let fingerprint = if change.recovery == Recovery::Probe {
             match applier.fingerprint(&self.context(&key, change, &self.notes(index, None))).await {
                 Ok(fingerprint) => fingerprint,
@@ -350,9 +373,15 @@ impl<'a> Carry<'a> {
         });
         let begun = ChangeState::Started { fingerprint: fingerprint.clone(), note: None };
         self.changes[index] = begun;
-        self.task.record(std::mem::take(&mut self.pending), Durability::Synced).await?;
+        let events = std::mem::take(&mut self.pending);
         let notes = self.notes(index, None);
-        let applied = applier.apply(&self.context(&key, change, &notes)).await;
+        let cx = self.context(&key, change, &notes);
+        let recorded = self.task.record(events, Durability::Synced);
+        let (recorded, ()) = futures::future::join(recorded, applier.prepare(&cx)).await;
+        recorded?;
+        let applied = applier.apply(&cx).await;
+        // What was made ready and not used must not be taken for a session that is at work on the change.
+        drop(self.task.sessions.take_begun(&key.application_name()));
         let note = notes.last();
         let locks = self.witness.as_ref().map(Witness::take);
         self.locks.extend(locks.map(|locks| (index, locks)));
@@ -511,6 +540,7 @@ impl<'a> Carry<'a> {
             workspace: self.workspace.as_deref(),
             history: task.parts.history.as_deref(),
             notes,
+            sessions: Some(SessionsOf { run: &task.sessions, target: &task.target }),
             witness: self.witness.as_ref(),
             progress: &*self.progress,
         }

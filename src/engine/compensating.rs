@@ -134,14 +134,14 @@ impl Task {
             ApprovalMode::Auto | ApprovalMode::Never => ApprovalMode::Auto,
         };
         let rules = Rules { tool: &call.tool, risk: found.meta().risk, approval };
-        let reader = self.reader();
+        let reader = self.proposer().await;
         let proposed = async {
             let (set, server) = self.proposal(&reader, &call.tool, self.arguments.clone()).await?;
             let verdict = self.judge(&set, so_far, &rules).await?;
             Ok((set, server, verdict))
         };
         let proposed = proposed.await;
-        reader.close().await;
+        self.keep(reader);
         proposed
     }
 }

@@ -19,6 +19,7 @@ use super::parts::{Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder, Request};
 use super::rehearsal::Stage;
+use super::sessions::Sessions;
 use super::state::{ChangeState, IllegalTransition, NodeId, RunState, Work};
 use super::task::Task;
 use crate::config::Settings;
@@ -73,6 +74,7 @@ pub(super) struct Executor {
     pub(super) in_flight: HashSet<NodeId>,
     pub(super) tasks: JoinSet<NodeId>,
     pub(super) recorder: Recorder,
+    pub(super) sessions: Arc<Sessions>,
     requests: UnboundedReceiver<Request>,
     pub(super) stop: CancellationToken,
     pub(super) abort: CancellationToken,
@@ -92,6 +94,7 @@ impl Executor {
         (programs, observer): (Arc<Programs>, Arc<dyn Observer>),
     ) -> Self {
         let (recorder, requests) = Recorder::new(Arc::clone(&parts.kill));
+        let sessions = Arc::new(Sessions::new(&parts, &run, &plan.body.connection));
         Self {
             parts,
             run,
@@ -106,6 +109,7 @@ impl Executor {
             in_flight: HashSet::new(),
             tasks: JoinSet::new(),
             recorder,
+            sessions,
             requests,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -124,6 +128,12 @@ impl Executor {
         mut self,
         interrupt: CancellationToken,
     ) -> Result<Outcome, ExecuteError> {
+        let outcome = self.go_on(&interrupt).await;
+        self.sessions.close().await;
+        outcome
+    }
+
+    async fn go_on(&mut self, interrupt: &CancellationToken) -> Result<Outcome, ExecuteError> {
         loop {
             if self.parts.clock.now() >= self.decisions_at {
                 self.absorb_decisions().await?;
@@ -161,7 +171,10 @@ impl Executor {
                 }
                 continue;
             }
-            self.pause(&next, &interrupt).await?;
+            if self.in_flight.is_empty() {
+                self.sessions.close().await;
+            }
+            self.pause(&next, interrupt).await?;
         }
     }
 
@@ -447,6 +460,8 @@ impl Executor {
     /// Nothing goes on by itself, or not for a while: parks the run, unless a decision came in meanwhile.
     async fn rest(&mut self, next: &Next) -> Result<Option<Outcome>, ExecuteError> {
         let before = self.state.last_seq;
+        // Who sees that the run rests may count on it that it holds no session.
+        self.sessions.close().await;
         self.absorb_decisions().await?;
         if self.state.last_seq != before {
             return Ok(None);
@@ -501,6 +516,7 @@ impl Executor {
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended).await?,
             }
         }
+        self.sessions.close().await;
         self.take_requests().await?;
         if let Some((outcome, _)) = self.state.finished {
             return Ok(outcome);
@@ -566,6 +582,7 @@ impl Executor {
             attempts: self.state.nodes[node].attempts,
             arguments,
             recorder: self.recorder.clone(),
+            sessions: Arc::clone(&self.sessions),
             stop: self.stop.clone(),
             abort: self.abort.clone(),
             observer: Arc::clone(&self.observer),

@@ -29,6 +29,7 @@ mod recorder;
 mod rehearsal;
 mod replay;
 pub mod retry;
+mod sessions;
 #[cfg(test)]
 mod simulation;
 mod single;
@@ -41,4 +42,5 @@ pub use facade::{Engine, EngineError, Loaded, StartOptions, doubts};
 pub use ownership::{Alone, RunLocks};
 pub use parts::Parts;
 pub use replay::Evaluation;
+pub use sessions::{Sessions, SessionsOf};
 pub use single::Single;

@@ -71,6 +71,7 @@ impl Executor {
             Command::LeaveUndone(id, failure) => (self.leave_undone(id, &failure), Synced),
             Command::Stick(why) => (stuck(&self.run, None, why).into(), Synced),
             Command::Finish { outcome, compensation } => {
+                self.sessions.close().await;
                 let outputs =
                     if outcome == Outcome::Succeeded { self.outputs() } else { Value::Null };
                 (vec![Event::RunFinished { outcome, compensation, outputs }], Synced)

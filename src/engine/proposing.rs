@@ -46,7 +46,7 @@ impl Task {
     /// Asks the write tool what it would do.
     pub(super) async fn propose(&self, so_far: SoFar) -> Result<(), Gone> {
         let Action::Tool(call) = &self.step.action else { return Ok(()) };
-        let reader = self.reader();
+        let reader = self.proposer().await;
         let proposed = self.within(self.step.timeout.0, async {
             let (set, server) = self.proposal(&reader, &call.tool, self.arguments.clone()).await?;
             let rules =
@@ -72,7 +72,7 @@ impl Task {
             }
             Looked::Done(Err(failure)) => self.failed(failure),
         };
-        reader.close().await;
+        self.keep(reader);
         self.record(vec![event], Durability::Buffered).await
     }
 
@@ -95,11 +95,25 @@ impl Task {
             return Ok((set, Value::Null));
         }
         let keyed = set.changes.iter().any(|change| change.recovery == Recovery::Transactional);
-        if keyed && !is_set_up(reader).await? {
+        if keyed && !self.has_keys(reader).await? {
             let changes = setup_changes().into_iter().chain(set.changes).collect();
             set = ChangeSet::new(changes);
         }
         Ok((set, json!(reader.server().await?)))
+    }
+
+    /// Whether the place has the table of keys. It stays there once it was seen, as long as the run keeps at
+    /// work on the place.
+    async fn has_keys(&self, reader: &PgReader) -> Result<bool, Failure> {
+        let place = reader.server().await?;
+        if self.sessions.is_ready(&place) {
+            return Ok(true);
+        }
+        let has_keys = is_set_up(reader).await?;
+        if has_keys {
+            self.sessions.saw_ready(&place);
+        }
+        Ok(has_keys)
     }
 
     /// What the approval rules and the change policy say of a set.

@@ -72,6 +72,7 @@ impl Single<'_> {
             workspace: workspace.as_deref(),
             history: parts.history.as_deref(),
             notes: &NoNotes,
+            sessions: None,
             witness: None,
             progress: &|_| {},
         };

@@ -13,6 +13,7 @@ use super::programs::Programs;
 use super::recorder::{Gone, Recorder};
 use super::rehearsal::Stage;
 use super::retry::retry_at;
+use super::sessions::Sessions;
 use crate::config::Settings;
 use crate::journal::event::{Event, Fact, StepKey};
 use crate::journal::store::Durability;
@@ -40,6 +41,8 @@ pub(super) struct Task {
     /// The arguments with every expression resolved.
     pub(super) arguments: Value,
     pub(super) recorder: Recorder,
+    /// The sessions that the run keeps.
+    pub(super) sessions: Arc<Sessions>,
     /// No further change is started once it is cancelled.
     pub(super) stop: CancellationToken,
     /// Reads are dropped once it is cancelled.
@@ -109,6 +112,22 @@ impl Task {
     /// A read-only session on the step's database; connects on first use.
     pub(super) fn reader(&self) -> PgReader {
         self.reader_of(&self.target)
+    }
+
+    /// Such a session for a proposal: the one of an earlier proposal, when the run has kept it.
+    pub(super) async fn proposer(&self) -> PgReader {
+        let reader = self.reader();
+        match self.sessions.reader(&self.target).await {
+            Some(kept) => reader.on(kept),
+            None => reader,
+        }
+    }
+
+    /// Keeps the session of a proposal for the next one.
+    pub(super) fn keep(&self, reader: PgReader) {
+        if let Some(kept) = reader.into_kept() {
+            self.sessions.keep_reader(&self.target, kept);
+        }
     }
 
     fn reader_of(&self, target: &Target) -> PgReader {
@@ -220,7 +239,7 @@ impl Places for Task {
     }
 }
 
-/// Its sessions are closed by now.
+/// Its sessions are closed by now, or kept by the run, which tells when it closes them.
 impl Drop for Task {
     fn drop(&mut self) {
         self.parts.endpoints.used(&self.plan.body.connection, &self.target);

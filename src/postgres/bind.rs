@@ -46,6 +46,18 @@ pub(super) fn timeout_millis(limit: Duration) -> i32 {
     i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
+/// A word of ours as a literal, for messages that take no bound values. What could mean something else
+/// under some setting of the server is replaced, as PostgreSQL does in an `application_name`.
+pub(super) fn literal(word: &str) -> String {
+    let mut quoted = String::with_capacity(word.len() + 2);
+    quoted.push('\'');
+    for c in word.chars() {
+        quoted.push(if c.is_ascii_graphic() && !matches!(c, '\'' | '\\') { c } else { '?' });
+    }
+    quoted.push('\'');
+    quoted
+}
+
 /// One statement with bound values, by the extended protocol, which refuses a second statement in the
 /// text. Nothing is kept prepared: it would not survive a pooler, nor be used twice.
 pub(super) fn statement(
@@ -73,4 +85,16 @@ pub(super) async fn prepare(
     let prepared = connection.prepare(AssertSqlSafe(text).into_sql_str()).await?;
     connection.clear_cached_statements().await?;
     Ok(prepared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn no_word_leaves_its_quotes() {
+        assert_eq!(literal("lakeops:00ff"), "'lakeops:00ff'");
+        assert_eq!(literal("a'; drop table t; --\\"), "'a??drop?table?t;?--?'");
+        assert_eq!(literal("é\n"), "'??'");
+    }
 }

@@ -198,6 +198,16 @@ impl PgEndpoint {
         })
     }
 
+    /// Whether a session of the one is a session of the other: the same user in the same database of the same
+    /// compute. Passwords differ, where they are given for a time.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let reached = |endpoint: &Self| (endpoint.host(), endpoint.port());
+        reached(self) == reached(other)
+            && self.user() == other.user()
+            && self.database() == other.database()
+            && self.compute == other.compute
+    }
+
     /// What the driver connects with.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
@@ -390,6 +400,22 @@ mod tests {
         let by_parameter = read("postgres:///shop?host=/run/pg&port=5499&user=boss").unwrap();
         assert_eq!(by_parameter.label(), endpoint.label());
         assert_eq!(endpoint.with_database("other").label(), "/run/pg:5499/other");
+    }
+
+    #[test]
+    fn sessions_are_told_apart_by_user_database_and_compute() {
+        let of = |url| read(url).unwrap();
+        let one = of("postgres://u:one@h/d");
+        assert!(one.is_same(&of("postgres://u:two@h/d")));
+        for other in
+            ["postgres://v@h/d", "postgres://u@h/e", "postgres://u@i/d", "postgres://u@h:1/d"]
+        {
+            assert!(!one.is_same(&of(other)), "{other}");
+        }
+        let id = |endpoint: &str| ComputeId { branch: "br-1".into(), endpoint: endpoint.into() };
+        let compute = |uid| PgEndpoint { compute: Some(id(uid)), ..one.clone() };
+        assert!(compute("ep-1").is_same(&compute("ep-1")));
+        assert!(!compute("ep-1").is_same(&compute("ep-2")) && !one.is_same(&compute("ep-1")));
     }
 
     #[test]

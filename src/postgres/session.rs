@@ -10,7 +10,7 @@ use sqlx::{Column as _, Connection as _, Either, PgConnection, Statement as _, T
 use tokio::sync::Mutex;
 
 use super::read_text::{PREFIX, ReadText, read_text};
-use super::{ComputeId, PgEndpoint, PgError, bind, decode};
+use super::{ComputeId, PgEndpoint, PgError, bind, decode, kept};
 use crate::config::settings::Limits;
 use crate::kernel::{Bind, BoxFuture, Failure, Query, SqlFile, Timestamp};
 use crate::sql_file;
@@ -133,6 +133,25 @@ struct State {
     connection: Option<PgConnection>,
     compute: Option<ComputeId>,
     facts: Option<ServerFacts>,
+    /// Whether the connection was kept, and has not answered since: the server may be gone, and what is
+    /// known of it with it.
+    is_unproven: bool,
+}
+
+/// The connection of a session that only read, kept for another one on the same place. Each of its transactions
+/// was rolled back, so nothing is left in it.
+pub struct KeptReader {
+    connection: PgConnection,
+    compute: Option<ComputeId>,
+    facts: Option<ServerFacts>,
+}
+
+impl KeptReader {
+    /// Ends it.
+    pub async fn close(self) {
+        // There is nothing left to lose on a connection that only read.
+        drop(tokio::time::timeout(GRACE, self.connection.close()).await);
+    }
 }
 
 impl PgReader {
@@ -179,6 +198,22 @@ impl PgReader {
     pub fn with_empty_search_path(mut self) -> Self {
         self.has_search_path = false;
         self
+    }
+
+    /// The same session on a connection that another one left. When it turns out to be broken, the session
+    /// connects by itself, and knows nothing of before.
+    #[must_use]
+    pub fn on(mut self, kept: KeptReader) -> Self {
+        let KeptReader { connection, compute, facts } = kept;
+        let connection = Some(connection);
+        self.state = Mutex::new(State { connection, compute, facts, is_unproven: true });
+        self
+    }
+
+    /// What is left of the session for another one; `None` when it is not connected.
+    pub fn into_kept(self) -> Option<KeptReader> {
+        let State { connection, compute, facts, .. } = self.state.into_inner();
+        connection.map(|connection| KeptReader { connection, compute, facts })
     }
 
     /// Where it reads.
@@ -250,8 +285,14 @@ impl PgReader {
 
     /// Which server this is; asked once.
     pub async fn server(&self) -> Result<ServerFacts, PgError> {
-        if let Some(facts) = &self.state.lock().await.facts {
-            return Ok(facts.clone());
+        {
+            let mut state = self.state.lock().await;
+            if state.is_unproven {
+                self.prove(&mut state).await;
+            }
+            if let Some(facts) = &state.facts {
+                return Ok(facts.clone());
+            }
         }
         let facts: ServerFacts = match self.row(&SERVER_FACTS, &[]).await {
             Err(error) if error.sqlstate() == Some("42501") => {
@@ -286,11 +327,23 @@ impl PgReader {
         })
     }
 
+    /// Finds out whether a connection that was kept is still there. The server stays the same as long as it
+    /// is.
+    async fn prove(&self, state: &mut State) {
+        state.is_unproven = false;
+        if let Some(mut session) = state.connection.take() {
+            let answered = answer("ping", 0, kept::SOON, session.ping()).await;
+            state.connection = answered.is_ok().then_some(session);
+        }
+        if state.connection.is_none() {
+            state.facts = None;
+        }
+    }
+
     /// Says goodbye to the server. Dropping the session ends it too, less politely.
     pub async fn close(self) {
-        if let Some(connection) = self.state.into_inner().connection {
-            // There is nothing left to lose on a connection that only read.
-            drop(tokio::time::timeout(GRACE, connection.close()).await);
+        if let Some(kept) = self.into_kept() {
+            kept.close().await;
         }
     }
 
@@ -358,8 +411,12 @@ impl PgReader {
             let begun =
                 answer(name, 0, self.patience(), bind::simple(&mut kept, begin.clone())).await;
             if begun.is_ok() {
+                state.is_unproven = false;
                 return Ok(kept);
             }
+        }
+        if std::mem::take(&mut state.is_unproven) {
+            state.facts = None;
         }
         let mut fresh = {
             let endpoint = self.endpoint().await?.with_application_name(&self.application_name);

@@ -12,7 +12,7 @@ use super::read_text::{PREFIX, ReadText, read_text};
 use super::session::{
     GRACE, SERVER_FACTS, SERVER_FACTS_UNPRIVILEGED, ServerFacts, answer, connect,
 };
-use super::{PgEndpoint, PgError, bind, decode, scan};
+use super::{PgEndpoint, PgError, bind, decode, kept, scan};
 use crate::config::settings::Limits;
 use crate::kernel::{Bind, Query, Secret, SqlFile, SqlStatement};
 use crate::sql_file;
@@ -101,6 +101,29 @@ impl PgWriter {
         &self.facts
     }
 
+    /// Takes the name and the time limits of another change of the same run, and opens its transaction: in one
+    /// message, so that the name is there before anything of the change is. Who was reset has all else from its
+    /// start. A session that does not answer soon is taken for broken.
+    pub async fn begin_as(&mut self, setup: &WriterSetup<'_>) -> Result<(), PgError> {
+        let name = bind::literal(setup.application_name);
+        let statement = bind::timeout_millis(setup.statement_timeout);
+        let lock = bind::timeout_millis(setup.lock_timeout);
+        let idle = bind::timeout_millis(setup.limits.statement_timeout.0);
+        let text = format!(
+            "set application_name = {name}; set statement_timeout = {statement}; \
+             set lock_timeout = {lock}; set idle_in_transaction_session_timeout = {idle}; begin"
+        );
+        self.patience = setup.statement_timeout.saturating_add(GRACE);
+        let begun = bind::simple(&mut self.connection, text);
+        answer("begin", 0, kept::SOON, begun).await.map(drop)
+    }
+
+    /// Makes the session as good as new, called by `name`; `false`: it is of no more use. No transaction may
+    /// be open.
+    pub async fn reset(&mut self, name: &str) -> Result<bool, PgError> {
+        kept::reset(&mut self.connection, name).await
+    }
+
     /// Opens a transaction.
     pub async fn begin(&mut self) -> Result<(), PgError> {
         self.simple("begin").await
@@ -141,10 +164,28 @@ impl PgWriter {
             return Err(PgError::NotAChange { query: name.to_owned(), why });
         }
         let arguments = bind::arguments(name, &statement.binds, secret)?;
-        let query = bind::statement(statement.text.clone(), arguments);
+        self.carry_out(name, bind::statement(statement.text.clone(), arguments)).await
+    }
+
+    async fn carry_out(
+        &mut self,
+        name: &str,
+        query: sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> Result<Outcome, PgError> {
         let work = collect(sqlx::Executor::fetch_many(&mut self.connection, query));
         let (rows, returned) = answer(name, 0, self.patience, work).await?;
         Ok(Outcome { rows, returned: decode::objects(name, &returned)? })
+    }
+
+    /// Carries out one of our own files that this session will carry out again: the server keeps it prepared.
+    pub async fn execute_often(
+        &mut self,
+        file: &SqlFile,
+        binds: &[Bind],
+    ) -> Result<Outcome, PgError> {
+        let arguments = bind::arguments(file.name, binds, &|_| None)?;
+        let query = bind::statement(file.text.to_owned(), arguments).persistent(true);
+        self.carry_out(file.name, query).await
     }
 
     /// Carries out one of our own files and returns its rows.

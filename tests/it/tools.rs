@@ -118,6 +118,7 @@ impl Bench {
             workspace: None,
             history: None,
             notes: &NoNotes,
+            sessions: None,
             witness: None,
             progress: &|_| (),
         }

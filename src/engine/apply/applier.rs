@@ -20,6 +20,7 @@ use super::sql::SqlApplier;
 use super::witness::Witness;
 use crate::config::Settings;
 use crate::engine::parts::History;
+use crate::engine::sessions::SessionsOf;
 use crate::kernel::{
     BoxFuture, Change, Clock, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery,
     RunId, Secret, SqlFile, Timestamp,
@@ -153,6 +154,8 @@ pub struct ApplyContext<'a> {
     pub history: Option<&'a dyn History>,
     /// What is kept for a later process.
     pub notes: &'a dyn Notes,
+    /// Sessions that the run keeps for the next change; `None`: each change has its own.
+    pub sessions: Option<SessionsOf<'a>>,
     /// Sees which locks it takes, in a rehearsal.
     pub witness: Option<&'a Witness>,
     /// Takes lines on how far it is, for people.
@@ -260,6 +263,12 @@ pub trait Applier: Send + Sync {
         _cx: &'a ApplyContext<'a>,
     ) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async { Ok(Value::Null) })
+    }
+
+    /// Makes ready what carrying it out needs, while its start is being written down: nothing of the change may
+    /// happen, and nobody may rely on it. By default there is nothing to make ready.
+    fn prepare<'a>(&'a self, _cx: &'a ApplyContext<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 
     /// Carries it out. A failure of class `InDoubt` says that the effect may have happened.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tracing::debug;
 
 use super::applier::wrong_kind;
 use super::index_probe::waits_for_snapshots;
 use super::look::{GUARD, looked, measured, truth};
 use super::setup::APPLIED_CHANGE_INSERT;
 use super::witness::{look_inside, look_on};
-use super::{Applied, Applier, ApplyContext, Recovered, orphan, sql_probe};
+use super::{Applied, Applier, ApplyContext, Recovered, keeps_session, orphan, sql_probe};
 use crate::kernel::change::Origin;
 use crate::kernel::{
     Bind, BoxFuture, Failure, Operation, Receipt, Recovery, RetryClass, Secret, Span, SqlFile,
@@ -102,6 +103,10 @@ impl Applier for SqlApplier {
         })
     }
 
+    fn prepare<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(prepared(cx))
+    }
+
     fn apply<'a>(&'a self, cx: &'a ApplyContext<'a>) -> BoxFuture<'a, Result<Applied, Failure>> {
         Box::pin(self.carry_out(cx))
     }
@@ -156,16 +161,18 @@ pub(super) fn statement_name(cx: &ApplyContext<'_>) -> String {
 /// A session named by the change's key, on the server that was proposed on.
 pub(super) async fn connect(cx: &ApplyContext<'_>) -> Result<PgWriter, Failure> {
     let name = cx.key.application_name();
-    let limits = &cx.settings.limits;
-    let setup = WriterSetup {
-        application_name: &name,
+    Ok(PgWriter::connect(cx.need_endpoint()?, &setup(cx, &name)).await?)
+}
+
+fn setup<'a>(cx: &ApplyContext<'a>, name: &'a str) -> WriterSetup<'a> {
+    WriterSetup {
+        application_name: name,
         run: cx.key.run.as_str(),
         statement_timeout: cx.time_limit(),
         lock_timeout: cx.change.lock_timeout.unwrap_or_else(|| lock_timeout(cx)).0,
-        limits,
+        limits: &cx.settings.limits,
         expected: cx.expected,
-    };
-    Ok(PgWriter::connect(cx.need_endpoint()?, &setup).await?)
+    }
 }
 
 /// Who waits for a lock that others queue behind waits briefly. A concurrent build holds a lock that
@@ -232,9 +239,8 @@ async fn in_transaction(
     cx: &ApplyContext<'_>,
     statements: &[SqlStatement],
 ) -> Result<Applied, Failure> {
-    let mut writer = connect(cx).await?;
-    cx.reach("before effect");
-    let applied = match inside(cx, &mut writer, statements).await {
+    let (mut writer, is_ours) = begun(cx).await?;
+    let applied = match inside(cx, &mut writer, is_ours, statements).await {
         Ok(Inside::Commit(receipt)) => {
             cx.reach("in transaction");
             writer.commit().await.map_err(commit_failure)?;
@@ -249,8 +255,66 @@ async fn in_transaction(
         // session rolls back.
         Err(failure) => return Err(failure),
     };
-    writer.close().await;
+    leave(cx, writer).await;
     Ok(applied)
+}
+
+/// A session in the change's transaction, and whether the change's key is ours now.
+///
+/// When one that the run has kept turns out to be broken before it has the key, nothing was sent that could be
+/// committed, and another one is made.
+async fn begun(cx: &ApplyContext<'_>) -> Result<(PgWriter, bool), Failure> {
+    let name = cx.key.application_name();
+    let setup = setup(cx, &name);
+    if let Some(mut kept) = cx.sessions.and_then(|sessions| sessions.run.take_begun(&name)) {
+        cx.reach("before effect");
+        match claim_key(cx, &mut kept).await {
+            Ok(is_ours) => return Ok((kept, is_ours)),
+            Err(error) if is_worn(&error) => debug!(%error, "a kept session was no good"),
+            Err(error) => return Err(not_set_up(error)),
+        }
+    }
+    let mut writer = PgWriter::connect(cx.need_endpoint()?, &setup).await?;
+    cx.reach("before effect");
+    writer.begin().await?;
+    let is_ours = claim_key(cx, &mut writer).await.map_err(not_set_up)?;
+    Ok((writer, is_ours))
+}
+
+/// Gives a session that the run has kept the name of the change, and opens its transaction. Nothing of the change
+/// is in it yet: whoever dies now leaves a name that nobody waits for, since no start of it is on disk, or
+/// one that ends with its client.
+async fn prepared(cx: &ApplyContext<'_>) {
+    let (Some(sessions), Some(endpoint), true) =
+        (cx.sessions, cx.endpoint, keeps_session(cx.operation, cx.recovery))
+    else {
+        return;
+    };
+    let name = cx.key.application_name();
+    let Some(mut kept) = sessions.run.writer(endpoint, cx.expected).await else { return };
+    match kept.begin_as(&setup(cx, &name)).await {
+        Ok(()) => {
+            cx.reach("session named");
+            sessions.run.begun(&name, kept);
+        }
+        Err(error) => debug!(%error, "a kept session was no good"),
+    }
+}
+
+/// Whether the session is to blame: it is gone, or what it had prepared.
+fn is_worn(error: &PgError) -> bool {
+    error.ends_session() || error.sqlstate() == Some("26000")
+}
+
+/// Leaves a session whose transaction has ended to the next change, when this one leaves nothing in it.
+async fn leave(cx: &ApplyContext<'_>, writer: PgWriter) {
+    match (cx.sessions, cx.endpoint) {
+        (Some(sessions), Some(endpoint)) if keeps_session(cx.operation, cx.recovery) => {
+            let boundary = || cx.key.boundary("session kept");
+            sessions.run.keep_writer((endpoint, sessions.target), writer, boundary);
+        }
+        _ => writer.close().await,
+    }
 }
 
 enum Inside {
@@ -261,10 +325,10 @@ enum Inside {
 async fn inside(
     cx: &ApplyContext<'_>,
     writer: &mut PgWriter,
+    is_ours: bool,
     statements: &[SqlStatement],
 ) -> Result<Inside, Failure> {
-    writer.begin().await?;
-    if cx.recovery == Recovery::Transactional && !claim_key(cx, writer).await? {
+    if !is_ours {
         let receipt = Receipt { recovered: true, ..Receipt::default() };
         return Ok(Inside::Leave(Applied::Done(receipt)));
     }
@@ -286,16 +350,18 @@ async fn inside(
     Ok(Inside::Commit(Receipt { before, after, duration_ms, ..receipt }))
 }
 
-/// Whether the key is ours now. A rival that holds it uncommitted makes us wait, as long as the lock
-/// timeout allows.
-async fn claim_key(cx: &ApplyContext<'_>, writer: &mut PgWriter) -> Result<bool, Failure> {
-    let binds = vec![
+/// Whether the key is ours now, where the change has one. A rival that holds it uncommitted makes us wait, as
+/// long as the lock timeout allows.
+async fn claim_key(cx: &ApplyContext<'_>, writer: &mut PgWriter) -> Result<bool, PgError> {
+    if cx.recovery != Recovery::Transactional {
+        return Ok(true);
+    }
+    let binds = [
         Bind::Text(row_key(cx, writer.facts())),
         Bind::Text(cx.key.run.to_string()),
         Bind::Text(cx.key.step.clone()),
     ];
-    let outcome = writer.execute_file(&APPLIED_CHANGE_INSERT, binds).await.map_err(not_set_up)?;
-    Ok(outcome.rows > 0)
+    Ok(writer.execute_often(&APPLIED_CHANGE_INSERT, &binds).await?.rows > 0)
 }
 
 fn not_set_up(error: PgError) -> Failure {

@@ -9,9 +9,10 @@ use lakeops::engine::apply::{
     Applied, Appliers, ApplyContext, ChangeKey, Notes, NotificationApplier, Recovered,
     SecretSource, setup_changes,
 };
+use lakeops::engine::{Sessions, SessionsOf};
 use lakeops::kernel::{
     BoxFuture, Change, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery, RunId,
-    Secret, SystemClock,
+    Secret, SystemClock, Target,
 };
 use lakeops::lakebase::Workspace;
 use lakeops::postgres::{PgEndpoint, ServerFacts};
@@ -33,6 +34,8 @@ pub(super) struct World {
     pub(super) timeout: Duration,
     pub(super) workspace: Option<Arc<dyn Workspace>>,
     pub(super) notes: Kept,
+    pub(super) sessions: Option<Sessions>,
+    target: Target,
 }
 
 /// Notes that a test reads and writes.
@@ -104,6 +107,8 @@ impl World {
             timeout: Duration::from_secs(30),
             workspace: None,
             notes: Kept::default(),
+            sessions: None,
+            target: Target::default(),
         }
     }
 
@@ -138,7 +143,12 @@ impl World {
     }
 
     pub(super) async fn apply(&self) -> Result<Applied, Failure> {
-        self.with(async |cx| self.appliers.of(cx.operation).apply(cx).await).await
+        self.with(async |cx| {
+            let applier = self.appliers.of(cx.operation);
+            applier.prepare(cx).await;
+            applier.apply(cx).await
+        })
+        .await
     }
 
     pub(super) async fn fingerprint(&self) -> Value {
@@ -180,6 +190,7 @@ impl World {
             workspace: self.workspace.as_deref(),
             history: None,
             notes: &self.notes,
+            sessions: self.sessions.as_ref().map(|run| SessionsOf { run, target: &self.target }),
             witness: None,
             progress: &progress,
         };

@@ -15,6 +15,7 @@ mod rehearsals;
 mod runs;
 mod scopes;
 mod secrets;
+mod sessions;
 mod storage;
 pub(crate) mod tenants;
 mod ticks;

@@ -1,0 +1,257 @@
+//! The sessions that a run keeps from one step to the next while it is at work.
+//!
+//! Connecting costs more than a small change does. So a session that nothing is left in is kept for what the
+//! run does next in the same place, reset meanwhile, and closed soon: a run that waits holds none.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as Held;
+use tokio::task::JoinHandle;
+
+use super::parts::{Endpoints, Parts};
+use crate::kernel::{Clock, KillPoints, RunId, Target};
+use crate::postgres::{KeptReader, PgEndpoint, PgError, PgWriter, ServerFacts};
+
+/// How long a session is kept that nobody takes.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The most sessions of a kind that a run keeps at a time.
+const MOST: usize = 4;
+
+/// What a run keeps.
+pub struct Sessions {
+    clock: Arc<dyn Clock>,
+    kill: Arc<dyn KillPoints>,
+    endpoints: Arc<dyn Endpoints>,
+    connection: String,
+    /// What a session is called while nobody has it.
+    name: String,
+    kept: Mutex<Vec<Kept>>,
+    /// Those that have the name of a change whose start is being written down.
+    begun: Mutex<Vec<(String, PgWriter)>>,
+    /// The places where the table of keys was seen.
+    ready: Mutex<BTreeSet<String>>,
+}
+
+/// A session that waits for somebody; empty when it was taken, was no good, or its time was over.
+struct Kept {
+    place: Place,
+    target: Target,
+    session: Arc<Held<Option<Session>>>,
+    keeper: JoinHandle<()>,
+}
+
+/// Whom a session is good for.
+enum Place {
+    /// Who changes here.
+    Changes(Box<PgEndpoint>),
+    /// Who reads what the target names.
+    Reads,
+}
+
+impl Place {
+    const fn is_alike(&self, other: &Self) -> bool {
+        matches!(self, Self::Reads) == matches!(other, Self::Reads)
+    }
+}
+
+enum Session {
+    Writer(Box<PgWriter>),
+    Reader(Box<KeptReader>),
+}
+
+impl Session {
+    /// Makes it as good as new, called by `name`; `false`: it is of no more use.
+    async fn reset(&mut self, name: &str) -> Result<bool, PgError> {
+        match self {
+            Self::Writer(writer) => writer.reset(name).await,
+            Self::Reader(_) => Ok(true),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Writer(writer) => writer.close().await,
+            Self::Reader(reader) => reader.close().await,
+        }
+    }
+}
+
+/// The sessions that a run keeps, as a step on a target sees them.
+#[derive(Clone, Copy)]
+pub struct SessionsOf<'a> {
+    /// All of them.
+    pub run: &'a Sessions,
+    /// Where the step works.
+    pub target: &'a Target,
+}
+
+impl Sessions {
+    /// Those of a run; none yet.
+    pub fn new(parts: &Parts, run: &RunId, connection: &str) -> Self {
+        Self {
+            clock: Arc::clone(&parts.clock),
+            kill: Arc::clone(&parts.kill),
+            endpoints: Arc::clone(&parts.endpoints),
+            connection: connection.to_owned(),
+            name: format!("lakeops:{run}"),
+            kept: Mutex::default(),
+            begun: Mutex::default(),
+            ready: Mutex::default(),
+        }
+    }
+
+    /// A session for a change, still with the name of nobody's change.
+    pub(super) async fn writer(
+        &self,
+        endpoint: &PgEndpoint,
+        expected: Option<&ServerFacts>,
+    ) -> Option<PgWriter> {
+        let is_here =
+            |kept: &Kept| matches!(&kept.place, Place::Changes(here) if here.is_same(endpoint));
+        while let Some(session) = self.take(is_here).await {
+            match session {
+                // A backend stays where it is: what was true of the place when it connected is true now.
+                Session::Writer(writer)
+                    if expected.is_none_or(|place| writer.facts().difference(place).is_none()) =>
+                {
+                    return Some(*writer);
+                }
+                other => other.close().await,
+            }
+        }
+        None
+    }
+
+    /// Keeps the session of a change that has ended. `boundary` is passed when it was reset.
+    pub(super) fn keep_writer(
+        &self,
+        (endpoint, target): (&PgEndpoint, &Target),
+        writer: PgWriter,
+        boundary: impl FnOnce() -> String,
+    ) {
+        let boundary = self.kill.listens().then(boundary);
+        let place = Place::Changes(Box::new(endpoint.clone()));
+        self.keep(place, target, Session::Writer(Box::new(writer)), boundary);
+    }
+
+    /// A session that only read what the target names.
+    pub(super) async fn reader(&self, target: &Target) -> Option<KeptReader> {
+        let is_here = |kept: &Kept| matches!(kept.place, Place::Reads) && kept.target == *target;
+        match self.take(is_here).await? {
+            Session::Reader(reader) => Some(*reader),
+            Session::Writer(_) => None,
+        }
+    }
+
+    /// Keeps a session that only read.
+    pub(super) fn keep_reader(&self, target: &Target, reader: KeptReader) {
+        let session = Session::Reader(Box::new(reader));
+        self.keep(Place::Reads, target, session, None);
+    }
+
+    /// Takes in a session that is ready for the change of this name, its transaction open.
+    pub(super) fn begun(&self, name: &str, writer: PgWriter) {
+        lock(&self.begun).push((name.to_owned(), writer));
+    }
+
+    /// The session that is ready for the change of this name.
+    pub(super) fn take_begun(&self, name: &str) -> Option<PgWriter> {
+        let mut begun = lock(&self.begun);
+        let at = begun.iter().position(|(ready, _)| ready == name)?;
+        Some(begun.swap_remove(at).1)
+    }
+
+    /// Closes all that are kept.
+    pub(super) async fn close(&self) {
+        lock(&self.ready).clear();
+        // Nobody came for these; their transactions are rolled back.
+        lock(&self.begun).clear();
+        let all = std::mem::take(&mut *lock(&self.kept));
+        for kept in all {
+            // Who resets it has it until then.
+            if let Some(session) = kept.session.lock().await.take() {
+                kept.keeper.abort();
+                session.close().await;
+                self.endpoints.used(&self.connection, &kept.target);
+            }
+        }
+    }
+
+    /// Whether the table of keys was seen in a place.
+    pub(super) fn is_ready(&self, place: &ServerFacts) -> bool {
+        lock(&self.ready).contains(&ready(place))
+    }
+
+    /// Remembers that it was.
+    pub(super) fn saw_ready(&self, place: &ServerFacts) {
+        lock(&self.ready).insert(ready(place));
+    }
+
+    async fn take(&self, is_here: impl Fn(&Kept) -> bool) -> Option<Session> {
+        loop {
+            let kept = {
+                let mut all = lock(&self.kept);
+                let at = all.iter().rposition(&is_here)?;
+                all.swap_remove(at)
+            };
+            let session = kept.session.lock().await.take();
+            if session.is_some() {
+                kept.keeper.abort();
+                return session;
+            }
+        }
+    }
+
+    fn keep(&self, place: Place, target: &Target, mut session: Session, boundary: Option<String>) {
+        let mut all = lock(&self.kept);
+        all.retain(|kept| !kept.session.try_lock().is_ok_and(|session| session.is_none()));
+        let (connection, target) = (self.connection.clone(), target.clone());
+        let (clock, endpoints) = (Arc::clone(&self.clock), Arc::clone(&self.endpoints));
+        let used = {
+            let target = target.clone();
+            move || endpoints.used(&connection, &target)
+        };
+        let shared = Arc::<Held<Option<Session>>>::default();
+        // Nobody else knows it yet. Whoever takes it before it is ready, or closes all, waits for the lock.
+        let Ok(mut slot) = Arc::clone(&shared).try_lock_owned() else { return };
+        let is_room = all.iter().filter(|kept| place.is_alike(&kept.place)).count() < MOST;
+        let (kill, name) = (Arc::clone(&self.kill), self.name.clone());
+        let again = Arc::clone(&shared);
+        let keeper = tokio::spawn(async move {
+            if !is_room {
+                session.close().await;
+                return used();
+            }
+            let is_good = session.reset(&name).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "a session is not kept");
+                false
+            });
+            if !is_good {
+                return used();
+            }
+            if let Some(boundary) = boundary {
+                kill.reach(&boundary);
+            }
+            *slot = Some(session);
+            drop(slot);
+            clock.sleep_until(clock.now().plus(IDLE)).await;
+            let mut slot = again.lock().await;
+            if let Some(session) = slot.take() {
+                session.close().await;
+                used();
+            }
+        });
+        all.push(Kept { place, target, session: shared, keeper });
+    }
+}
+
+fn ready(place: &ServerFacts) -> String {
+    format!("{} {}", place.identity(), place.user)
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
