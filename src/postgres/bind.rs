@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn no_word_leaves_its_quotes() {
         assert_eq!(literal("lakeops:00ff"), "'lakeops:00ff'");
-        assert_eq!(literal("a'; drop table t; --\\"), "'a??drop?table?t;?--?'");
+        assert_eq!(literal("a'; drop table t; --\\"), "'a?;?drop?table?t;?--?'");
         assert_eq!(literal("é\n"), "'??'");
     }
 }
