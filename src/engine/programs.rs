@@ -70,7 +70,7 @@ impl Programs {
                 )
             })
         })?;
-        let scope = scope(&compiled.references());
+        let scope = scope(compiled.references());
         compiled.evaluate(&scope).map_err(|error| {
             script_failure(&format!("the argument at `{}`", error.path), &error.error)
         })

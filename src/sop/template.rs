@@ -15,6 +15,7 @@ const ESCAPED: &str = "$${{";
 #[derive(Clone, Debug)]
 pub struct Template {
     root: Node,
+    references: Vec<Reference>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,20 +45,23 @@ impl Template {
     pub(super) fn compile(sandbox: &Sandbox, value: &Value) -> Result<Self, Vec<TemplateError>> {
         let mut compiler = Compiler { sandbox, errors: Vec::new() };
         let root = compiler.node("", value);
-        if compiler.errors.is_empty() { Ok(Self { root }) } else { Err(compiler.errors) }
-    }
-
-    /// The variables and fields that its expressions refer to, each once.
-    pub fn references(&self) -> Vec<Reference> {
-        let mut references = Vec::new();
-        self.root.each(&mut |placed| {
+        if !compiler.errors.is_empty() {
+            return Err(compiler.errors);
+        }
+        let mut references: Vec<Reference> = Vec::new();
+        root.each(&mut |placed| {
             for reference in placed.expression.references() {
                 if !references.contains(reference) {
                     references.push(reference.clone());
                 }
             }
         });
-        references
+        Ok(Self { root, references })
+    }
+
+    /// The variables and fields that its expressions refer to, each once.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
     }
 
     /// Its value, when it has no expression at all.

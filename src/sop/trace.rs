@@ -45,21 +45,29 @@ pub(super) struct Trace {
     started: Option<Start>,
 }
 
+/// How long an evaluation goes on before its work is measured. Asking the system for a processor's time costs
+/// more than most evaluations, and who just began has not worked for long.
+const UNMEASURED: Duration = Duration::from_millis(20);
+
 /// When an evaluation began.
 #[derive(Clone, Copy, Debug)]
 struct Start {
     at: Instant,
+    /// What this thread had worked when it was first measured.
     worked: Option<Duration>,
 }
 
 impl Start {
     fn now() -> Self {
-        Self { at: Instant::now(), worked: worked() }
+        Self { at: Instant::now(), worked: None }
     }
 
-    fn is_late(&self) -> bool {
-        // Asking the system costs more than looking at a clock, and who just began has not worked for long.
-        self.at.elapsed() > DEADLINE
+    fn is_late(&mut self) -> bool {
+        let elapsed = self.at.elapsed();
+        if elapsed > UNMEASURED && self.worked.is_none() {
+            self.worked = worked();
+        }
+        elapsed > DEADLINE
             && self
                 .worked
                 .zip(worked())
@@ -116,12 +124,12 @@ fn print(text: &str) {
 }
 
 fn progress(operations: u64) -> Option<Dynamic> {
-    CURRENT.with_borrow(|trace| {
+    CURRENT.with_borrow_mut(|trace| {
         if operations > trace.budget {
             return Some(format!("it takes more than {} operations", trace.budget).into());
         }
         let late =
-            operations.is_multiple_of(8) && trace.started.as_ref().is_some_and(Start::is_late);
+            operations.is_multiple_of(8) && trace.started.as_mut().is_some_and(Start::is_late);
         late.then(|| format!("it takes longer than {DEADLINE:?}").into())
     })
 }
