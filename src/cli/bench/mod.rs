@@ -321,17 +321,21 @@ impl Bench {
     }
 
     async fn many(&self, size: Size) -> Result<Figure, BenchError> {
-        let plan = script_chain(size.steps, self.clock.now())?;
-        let (before, start) = (self.journal.commits(), self.clock.now());
+        let plan = Arc::new(script_chain(size.steps, self.clock.now())?);
+        let (before, began) = (self.journal.commits(), self.clock.now());
         let mut runs = tokio::task::JoinSet::new();
         for _ in 0..size.runs {
-            runs.spawn(run(self.engine.clone(), plan.clone()));
+            let (engine, plan) = (self.engine.clone(), Arc::clone(&plan));
+            runs.spawn(async move {
+                let run = start(&engine, &plan).await?;
+                work(&engine, &run, Outcome::Succeeded).await
+            });
         }
         while let Some(ended) = runs.join_next().await {
             ended.map_err(|error| BenchError::Lost(error.to_string()))??;
         }
         let what = format!("{} runs of {} script steps at once", size.runs, size.steps);
-        let mut figure = self.figure(what, u64::from(size.runs) * u64::from(size.steps), start);
+        let mut figure = self.figure(what, u64::from(size.runs) * u64::from(size.steps), began);
         figure.commits = Some(self.journal.commits() - before);
         Ok(figure)
     }
@@ -339,13 +343,13 @@ impl Bench {
     /// A fan-out of so many scripts in one run.
     async fn fan_out(&self, items: u32) -> Result<Figure, BenchError> {
         let plan = script_plan(vec![fan_out_step(items)], self.clock.now())?;
-        forget_peak();
+        let there = forget_peak();
         let (before, start) = (self.journal.commits(), self.clock.now());
         run(self.engine.clone(), plan).await?;
         let what = format!("{items} items of a fan-out");
         let mut figure = self.figure(what, u64::from(items), start);
         figure.commits = Some(self.journal.commits() - before);
-        figure.peak_memory_bytes = peak_memory("self");
+        figure.note_memory(there);
         Ok(figure)
     }
 
@@ -375,10 +379,23 @@ pub(super) fn peak_memory(process: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
-/// Begins the peak anew, where the system can.
-fn forget_peak() {
+/// Begins the peak anew, where the system can. Returns what the process has at this moment, in bytes: most of
+/// it is its own code, and what earlier figures needed and the allocator keeps.
+fn forget_peak() -> Option<u64> {
     if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
         tracing::debug!(%error, "the peak of memory includes what came before");
+        return None;
+    }
+    peak_memory("self")
+}
+
+impl Figure {
+    /// Notes the peak since it was forgotten, and how much of it was there already.
+    fn note_memory(&mut self, there: Option<u64>) {
+        self.peak_memory_bytes = peak_memory("self");
+        if let Some(there) = there {
+            self.note = format!("{} of it before", bytesize::ByteSize(there));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Bench, BenchError, Figure, NoDatabase, bench_step, fan_out_step, forget_peak, make_folder,
-    nobody, peak_memory, run_created, script_plan, start, work,
+    nobody, run_created, script_plan, start, work,
 };
 use crate::journal::event::Compensation;
 use crate::journal::retention::seal_next;
@@ -45,13 +45,13 @@ impl Bench {
             work(&bench.engine, &run, Outcome::WaitingApproval).await?;
             run
         };
-        forget_peak();
+        let there = forget_peak();
         let began = self.clock.now();
         let bench = Bench::new(dir, outside(), Arc::new(NoDatabase))?;
         work(&bench.engine, &run, Outcome::WaitingApproval).await?;
         let what = format!("a run of {settled} settled steps, gone on with");
         let mut figure = self.figure(what, u64::from(settled), began);
-        figure.peak_memory_bytes = peak_memory("self");
+        figure.note_memory(there);
         Ok(figure)
     }
 
