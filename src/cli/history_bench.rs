@@ -386,7 +386,7 @@ async fn record(journal: &dyn Journal, id: &str, rows: Vec<HistoryRow>) -> Resul
         Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: json!({}) },
         Event::StepSucceeded {
             step,
-            output: json!({}),
+            output: json!({}).into(),
             history: rows.into(),
             seen: Vec::new(),
             fact: None,

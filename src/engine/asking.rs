@@ -136,7 +136,7 @@ impl Executor {
         });
         Event::StepSucceeded {
             step: key.clone(),
-            output: output.unwrap_or(Value::Null),
+            output: output.unwrap_or_default().into(),
             history: Rows::default(),
             seen: Vec::new(),
             fact: None,

@@ -121,7 +121,7 @@ impl Task {
         match tool.report(&settled) {
             Ok(output) => Event::StepSucceeded {
                 step: self.key.clone(),
-                output: output.value,
+                output: output.value.into(),
                 history: self.located(output.history).into(),
                 seen: Vec::new(),
                 fact: self.fact(tool).map(|name| Found::new(name, output.carry)),

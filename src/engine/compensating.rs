@@ -21,7 +21,7 @@ use crate::plan::document::{ApprovalMode, ToolCall};
 impl Executor {
     pub(super) async fn propose_undo(&mut self, id: NodeId) -> Result<bool, ExecuteError> {
         let node = &self.state.nodes[id];
-        let Some(work) = node.work.clone() else { return Ok(false) };
+        let Some(work) = node.work.as_deref().cloned() else { return Ok(false) };
         let target = self.target(id).unwrap_or_default();
         let mut arguments = Value::Null;
         if let Some(call) = &self.state.def(id).step.compensate {

@@ -97,7 +97,7 @@ impl Walk<'_> {
         // What others may still carry out, by their sets.
         let open = |other: &NodeId| {
             let node = &state.nodes[*other];
-            let work = node.work.as_ref().filter(|_| *other != id && !node.phase.is_terminal());
+            let work = node.work.as_deref().filter(|_| *other != id && !node.phase.is_terminal());
             work.filter(|work| !work.stale).map_or(0, Work::open_own_changes)
         };
         let begun: u64 = state.frozen.iter().map(open).sum();
@@ -213,7 +213,7 @@ impl Walk<'_> {
             };
             // Every item is prepared, also behind one that is not ready.
             let mut ready = true;
-            for &item in items {
+            for &item in &items.nodes {
                 ready &= self.prepare(item, covers);
             }
             return ready;

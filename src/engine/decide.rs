@@ -243,7 +243,7 @@ impl Walk<'_> {
                 outcome: Outcome::Failed,
                 compensate: !scope.is_empty(),
                 scope: Some(scope),
-                failure: first.and_then(|id| state.nodes[id].failure.clone()),
+                failure: first.and_then(|id| state.nodes[id].failure.as_deref().cloned()),
             });
             return true;
         }
@@ -345,16 +345,16 @@ impl Walk<'_> {
         let prepared = node.attempts == 0
             && node.inner.is_none()
             && node.waiting.is_none()
-            && !node.work.as_ref().is_some_and(Work::is_frozen);
-        let items = node.items.iter().flatten();
-        !node.begun || (prepared && items.copied().all(|item| self.is_untouched(item)))
+            && !node.work.as_deref().is_some_and(Work::is_frozen);
+        let mut items = node.item_nodes().iter().copied();
+        !node.begun || (prepared && items.all(|item| self.is_untouched(item)))
     }
 
     /// Skips a step and what was listed of it.
     fn skip(&mut self, id: NodeId, reason: &SkipReason) {
         let state = self.state;
         let open = |item: &&NodeId| !state.nodes[**item].phase.is_terminal();
-        for &item in state.nodes[id].items.iter().flatten().filter(open) {
+        for &item in state.nodes[id].item_nodes().iter().filter(open) {
             self.push(Command::Skip(item, reason.clone()));
         }
         self.push(Command::Skip(id, reason.clone()));
@@ -395,14 +395,15 @@ impl Walk<'_> {
         let state = self.state;
         let node = &state.nodes[id];
         if let Some(items) = &node.items {
-            let mut open = false;
-            for &item in items.iter().filter(|&&item| !state.nodes[item].phase.is_terminal()) {
-                open = true;
+            let mut any = false;
+            let open = |item: &&NodeId| !state.nodes[**item].phase.is_terminal();
+            for &item in items.open().iter().filter(open) {
+                any = true;
                 if !self.situation.in_flight.contains(&item) {
                     self.drain(item, mood);
                 }
             }
-            if !open {
+            if !any {
                 self.push(Command::Collect(id));
             }
         } else if let Some(inner) = node.inner {
@@ -413,7 +414,7 @@ impl Walk<'_> {
             }
         } else if node.phase == Phase::InDoubt {
             self.next.doubts.push(node.key.clone());
-        } else if node.work.as_ref().is_some_and(Work::unsettled_start) {
+        } else if node.work.as_deref().is_some_and(Work::unsettled_start) {
             self.push(Command::Drain(id));
         } else {
             self.push(Command::Abandon(id));
@@ -423,11 +424,10 @@ impl Walk<'_> {
     fn fan_out(&mut self, id: NodeId) {
         let state = self.state;
         let def = state.def(id);
-        let fan_out = &state.nodes[id];
-        if fan_out.items.is_none() {
+        let Some(listed) = &state.nodes[id].items else {
             self.push(Command::Items(id));
             return;
-        }
+        };
         let Some(for_each) = &def.step.for_each else { return };
         let most = usize::try_from(for_each.max_parallel.max(1)).unwrap_or(1);
         let in_flight = |item: &NodeId| self.situation.in_flight.contains(item);
@@ -437,12 +437,12 @@ impl Walk<'_> {
         };
         let is_item = |item: &&NodeId| state.nodes[**item].fan_out == Some(id);
         let looking = self.situation.in_flight.iter().filter(is_item);
-        let at_work = looking.filter(|item| !embedded(item)).count() + fan_out.open_scopes;
+        let at_work = looking.filter(|item| !embedded(item)).count() + listed.open_scopes;
         let mut slots = most.saturating_sub(at_work);
         // Items begin in their order: behind the last one that anything has happened to, one is like the other.
-        let items = fan_out.open_items();
-        let reached = fan_out.items_reached.saturating_sub(fan_out.first_open_item);
-        let stops = for_each.fail_fast && fan_out.item_failed;
+        let items = listed.open();
+        let reached = listed.reached.saturating_sub(listed.first_open);
+        let stops = for_each.fail_fast && listed.failed;
         for (place, &item) in items.iter().enumerate() {
             if slots == 0 && !stops && place >= reached {
                 break;
@@ -455,7 +455,7 @@ impl Walk<'_> {
                 self.enter(item);
                 continue;
             }
-            let fresh = node.attempts == 0 && !node.work.as_ref().is_some_and(Work::is_frozen);
+            let fresh = node.attempts == 0 && !node.work.as_deref().is_some_and(Work::is_frozen);
             if stops && fresh {
                 self.push(Command::Skip(item, SkipReason::RunEnding));
                 continue;

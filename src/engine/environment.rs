@@ -63,8 +63,10 @@ pub(super) fn scope_for(
 
 /// The item that a step belongs to.
 fn item(state: &RunState, node: Option<NodeId>) -> Option<(usize, Value)> {
-    let (index, item) = state.nodes[node?].item.as_ref()?;
-    Some((*index, item.value.clone()))
+    let node = &state.nodes[node?];
+    let (index, fan_out) = (node.item?, &state.nodes[node.fan_out?]);
+    let item = fan_out.items.as_ref()?.list.get(index)?;
+    Some((index, item.value.clone()))
 }
 
 fn run_facts(run: &RunId, body: &PlanBody, state: &RunState, at: InstanceId) -> Value {
@@ -98,7 +100,7 @@ fn first_failure(state: &RunState, instance: InstanceId) -> Option<&Failure> {
     let mut failed = nodes
         .iter()
         .filter(|&&id| state.nodes[id].phase == Phase::Failed && !state.def(id).step.allow_failure);
-    failed.find_map(|&id| state.nodes[id].failure.as_ref())
+    failed.find_map(|&id| state.nodes[id].failure.as_deref())
 }
 
 /// References stand for secrets; only appliers put the values in.
@@ -136,7 +138,7 @@ fn steps(state: &RunState, instance: InstanceId, references: &[Reference]) -> Va
 pub(super) fn output(state: &RunState, id: NodeId) -> Value {
     let node = &state.nodes[id];
     match &node.phase {
-        Phase::Succeeded => Value::clone(&node.output),
+        Phase::Succeeded => node.output.clone().unwrap_or_default().into_value(),
         Phase::Failed => {
             let message = node.failure.as_ref().map(|failure| failure.message.clone());
             json!({ "failed": true, "skipped": true, "error": message })

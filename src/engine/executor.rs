@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use super::carrying::{doubtful, stuck};
 use super::decide::{Next, Situation, decide};
+use super::groundwork::Groundwork;
 use super::parts::{Observer, Parts};
 use super::programs::Programs;
 use super::recorder::{Gone, Recorder, Request};
@@ -78,7 +79,8 @@ pub(super) struct Executor {
     requests: UnboundedReceiver<Request>,
     pub(super) stop: CancellationToken,
     pub(super) abort: CancellationToken,
-    steps: HashMap<(usize, usize), Arc<PlannedStep>>,
+    /// The plan stays known while it is worked on.
+    _groundwork: Arc<Groundwork>,
     running: HashMap<tokio::task::Id, NodeId>,
     decisions_after: u64,
     own_decisions: HashSet<u64>,
@@ -89,17 +91,20 @@ pub(super) struct Executor {
 impl Executor {
     pub(super) fn new(
         (parts, settings): (Parts, Settings),
-        (run, plan): (RunId, Arc<Plan>),
+        (run, groundwork): (RunId, Arc<Groundwork>),
         state: RunState,
-        (programs, observer): (Arc<Programs>, Arc<dyn Observer>),
+        observer: Arc<dyn Observer>,
     ) -> Self {
         let (recorder, requests) = Recorder::new(Arc::clone(&parts.kill));
-        let sessions = Arc::new(Sessions::new(&parts, &run, &plan.body.connection));
+        let connection = &groundwork.plan.body.connection;
+        let sessions = Arc::new(Sessions::new(&parts, &run, connection));
+        let decisions_at = parts.clock.now().plus(DECISIONS_EVERY);
         Self {
             parts,
             run,
-            plan,
-            programs,
+            plan: Arc::clone(&groundwork.plan),
+            programs: Arc::clone(&groundwork.programs),
+            _groundwork: groundwork,
             settings,
             observer,
             preview: false,
@@ -113,11 +118,11 @@ impl Executor {
             requests,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
-            steps: HashMap::new(),
             running: HashMap::new(),
             decisions_after: state.last_seq,
             own_decisions: HashSet::new(),
-            decisions_at: Timestamp::default(),
+            // What was decided before the claim was read with it.
+            decisions_at,
             last_at: Timestamp::default(),
             state,
         }
@@ -536,15 +541,8 @@ impl Executor {
     }
 
     /// The definition of a step, shared with its tasks.
-    pub(super) fn step(&mut self, node: NodeId) -> Arc<PlannedStep> {
-        let place =
-            (self.state.instances[self.state.nodes[node].scope].def, self.state.nodes[node].index);
-        if let Some(step) = self.steps.get(&place) {
-            return Arc::clone(step);
-        }
-        let step = Arc::new(self.state.def(node).step.clone());
-        self.steps.insert(place, Arc::clone(&step));
-        step
+    pub(super) fn step(&self, node: NodeId) -> Arc<PlannedStep> {
+        Arc::clone(&self.state.def(node).step)
     }
 
     /// Lets a step work in a task of its own.
@@ -565,7 +563,7 @@ impl Executor {
 
     /// What a task of a step is given.
     pub(super) fn task(
-        &mut self,
+        &self,
         node: NodeId,
         (target, arguments): (crate::kernel::Target, serde_json::Value),
     ) -> Task {

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{ExecuteError, Executor};
-use super::graph::{BadEdge, Graph};
+use super::graph::BadEdge;
+use super::groundwork::{self, Groundwork, Known, KnownPlans};
 use super::ownership::Alone;
 use super::parts::{Guard, Observer, OwnedElsewhere, Parts};
 use super::precondition;
-use super::programs::Programs;
 use super::rehearsal::{Stage, missing};
 use super::state::{ChangeState, IllegalTransition, RunState};
 use crate::journal::event::{Decision, DoubtVerdict, Event, Outcome, Principal};
@@ -23,6 +22,9 @@ use crate::kernel::{Digest, Direction, Failure, Redactor, RunId, Severity};
 use crate::plan::Plan;
 use crate::plan::document::Precondition;
 use crate::sop::Sandbox;
+
+/// So many entries of a run are read at once.
+const PAGE: u32 = 4_096;
 
 /// How a run is started.
 #[derive(Clone, Debug)]
@@ -112,6 +114,7 @@ pub struct Engine {
     sandbox: Sandbox,
     redactor: Redactor,
     leaves: bool,
+    plans: KnownPlans,
 }
 
 /// A run as the journal has it.
@@ -123,17 +126,25 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
     /// Its state.
     pub state: RunState,
+    /// What follows from its plan.
+    groundwork: Arc<Groundwork>,
 }
 
 impl Engine {
     /// An engine of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, sandbox: Sandbox::new(), redactor: Redactor::default(), leaves: false }
+        Self {
+            parts,
+            sandbox: Sandbox::new(),
+            redactor: Redactor::default(),
+            leaves: false,
+            plans: KnownPlans::default(),
+        }
     }
 
-    /// An engine of these parts that masks what another one masks.
+    /// An engine of these parts that masks what another one masks. Their journal may keep other plans.
     pub(super) fn of(parts: Parts, other: &Self) -> Self {
-        Self { parts, ..other.clone() }
+        Self { parts, plans: KnownPlans::default(), ..other.clone() }
     }
 
     /// What it masks.
@@ -192,8 +203,7 @@ impl Engine {
         cause: Option<Box<Cause>>,
         also: Vec<Append>,
     ) -> Result<(RunId, Vec<Entry>), EngineError> {
-        self.graph(plan)?;
-        self.parts.journal.put_plan(plan).await?;
+        let known = self.keep(plan).await?;
         let created = Event::RunCreated {
             plan: plan.id.clone(),
             workflow: plan.body.workflow.clone(),
@@ -211,7 +221,19 @@ impl Engine {
         };
         let batch = also.into_iter().chain([created]).collect();
         let entries = self.parts.journal.append(batch, Durability::Synced).await?;
+        drop(known);
         Ok((run, entries))
+    }
+
+    /// Keeps a plan that can be carried out, unless it is known to be kept. It stays while it is held.
+    pub(super) async fn keep(&self, plan: &Plan) -> Result<Arc<Known>, EngineError> {
+        let known = self.plans.hold(&plan.id);
+        let keep = || async {
+            groundwork::graph(&plan.body, &self.parts.catalog)?;
+            Ok::<(), EngineError>(self.parts.journal.put_plan(plan).await?)
+        };
+        known.kept.get_or_try_init(keep).await?;
+        Ok(known)
     }
 
     /// Works on a run until it is over, or waits for somebody, or is interrupted.
@@ -225,15 +247,15 @@ impl Engine {
         let acquired = self.parts.ownership.acquire(run);
         let guard: Guard =
             acquired.map_err(|source| EngineError::Owned { run: run.clone(), source })?;
-        let loaded = self.load(run).await?;
-        if let Some((outcome, _)) = loaded.state.finished {
+        let (groundwork, mut state) = self.fold(run).await?;
+        if let Some((outcome, _)) = state.finished {
             drop(guard);
             self.append_history().await;
             return Ok(outcome);
         }
         let claim = Append {
             stream: Stream::Run(run.clone()),
-            expect: Expect::Last(loaded.state.last_seq),
+            expect: Expect::Last(state.last_seq),
             events: vec![Event::RunClaimed {
                 by: self.parts.principal.clone(),
                 pid: self.parts.pid,
@@ -247,19 +269,18 @@ impl Engine {
             }
             other => other?,
         };
-        let mut state = loaded.state;
         for entry in &entries {
             let applied = state.apply(&entry.event, entry.at, entry.seq);
             applied.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
             observer.event(run, entry.at, &entry.event);
         }
         if let Some(rehearsal) = state.rehearsal.clone() {
-            let plan = (run, &loaded.plan);
+            let plan = (run, &groundwork.plan);
             let outcome = self.conduct(plan, (&state, &rehearsal), interrupt, observer).await;
             drop(guard);
             return outcome;
         }
-        let mut executor = self.executor(run, (loaded.plan, state), observer);
+        let mut executor = self.executor(run, (groundwork, state), observer);
         if executor.state.preconditions.is_none() && !executor.plan.body.preconditions.is_empty() {
             self.check_preconditions(&mut executor).await?;
         }
@@ -283,22 +304,15 @@ impl Engine {
         }
     }
 
-    /// What compiles the texts of one run.
-    pub(super) fn programs(&self) -> Programs {
-        Programs::new(self.sandbox.clone())
-    }
-
     fn executor(
         &self,
         run: &RunId,
-        (plan, state): (Arc<Plan>, RunState),
+        (groundwork, state): (Arc<Groundwork>, RunState),
         observer: Arc<dyn Observer>,
     ) -> Executor {
-        let settings = self.parts.settings.settings(&plan.body.target);
-        let programs = Arc::new(self.programs());
-        let run = (run.clone(), plan);
-        let mut executor =
-            Executor::new((self.parts.clone(), settings), run, state, (programs, observer));
+        let settings = self.parts.settings.settings(&groundwork.plan.body.target);
+        let parts = (self.parts.clone(), settings);
+        let mut executor = Executor::new(parts, (run.clone(), groundwork), state, observer);
         executor.redactor = self.redactor.clone();
         executor.leaves = self.leaves;
         executor
@@ -380,7 +394,7 @@ impl Engine {
         let claimed = Event::RunClaimed { by: self.parts.principal.clone(), pid: self.parts.pid };
         self.append(&run, Expect::Last(loaded.state.last_seq), claimed).await?;
         let loaded = self.load(&run).await?;
-        let mut executor = self.executor(&run, (loaded.plan, loaded.state), observer);
+        let mut executor = self.executor(&run, (loaded.groundwork, loaded.state), observer);
         executor.preview = true;
         executor.stage = stage.cloned();
         executor.work(interrupt).await?;
@@ -389,17 +403,55 @@ impl Engine {
 
     /// A run as the journal has it.
     pub async fn load(&self, run: &RunId) -> Result<Loaded, EngineError> {
-        let (plan, entries) = self.stored(run).await?;
-        let state = self
-            .unbegun(&plan)?
-            .replay(&entries)
-            .map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
-        Ok(Loaded { plan: Arc::new(plan), entries, state })
+        let (groundwork, entries) = self.stored(run).await?;
+        let state = groundwork.unbegun().replay(&entries);
+        let state = state.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
+        Ok(Loaded { plan: Arc::clone(&groundwork.plan), entries, state, groundwork })
     }
 
-    /// The plan and the entries of a run.
-    pub(super) async fn stored(&self, run: &RunId) -> Result<(Plan, Vec<Entry>), EngineError> {
+    /// The entries of a run, and what follows from its plan.
+    pub(super) async fn stored(
+        &self,
+        run: &RunId,
+    ) -> Result<(Arc<Groundwork>, Vec<Entry>), EngineError> {
         let entries = self.parts.journal.read(&Stream::Run(run.clone()), 0).await?;
+        let groundwork = self.groundwork(run, &entries).await?;
+        if is_sealed(&entries) {
+            return Err(EngineError::Sealed { run: run.clone() });
+        }
+        Ok((groundwork, entries))
+    }
+
+    /// What is known of a run, folded piece by piece: its entries are never there all at once.
+    async fn fold(&self, run: &RunId) -> Result<(Arc<Groundwork>, RunState), EngineError> {
+        let stream = Stream::Run(run.clone());
+        let mut page = self.parts.journal.read_some(&stream, 0, PAGE).await?;
+        let groundwork = self.groundwork(run, &page).await?;
+        let mut state = groundwork.unbegun();
+        let mut last = 0;
+        while !page.is_empty() {
+            for Entry { event, at, seq, .. } in &page {
+                if *seq != last + 1 {
+                    return Err(EngineError::Sealed { run: run.clone() });
+                }
+                last = *seq;
+                let applied = state.apply(event, *at, *seq);
+                applied.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
+            }
+            if u32::try_from(page.len()).is_ok_and(|read| read < PAGE) {
+                break;
+            }
+            page = self.parts.journal.read_some(&stream, last, PAGE).await?;
+        }
+        Ok((groundwork, state))
+    }
+
+    /// What follows from the plan of a run that begins with these entries.
+    async fn groundwork(
+        &self,
+        run: &RunId,
+        entries: &[Entry],
+    ) -> Result<Arc<Groundwork>, EngineError> {
         let created = entries.iter().find_map(|entry| match &entry.event {
             Event::RunCreated { plan, .. } => Some(plan.clone()),
             _ => None,
@@ -408,26 +460,14 @@ impl Engine {
             let prefix = run.to_string();
             return Err(JournalError::NoSuchRun { prefix, found: 0 }.into());
         };
-        if is_sealed(&entries) {
-            return Err(EngineError::Sealed { run: run.clone() });
+        let known = self.plans.hold(&plan_id);
+        if let Some(groundwork) = known.groundwork() {
+            return Ok(groundwork);
         }
         let Some(plan) = self.parts.journal.plan(&plan_id).await? else {
             return Err(EngineError::NoPlan { run: run.clone(), plan: plan_id });
         };
-        Ok((plan, entries))
-    }
-
-    /// What is known of a run of this plan before its first event.
-    pub(super) fn unbegun(&self, plan: &Plan) -> Result<RunState, BadEdge> {
-        let graph = Arc::new(self.graph(plan)?);
-        let params = Value::Object(plan.body.params.clone());
-        Ok(RunState::new(graph, params, &plan.body.target))
-    }
-
-    pub(super) fn graph(&self, plan: &Plan) -> Result<Graph, BadEdge> {
-        let is_write =
-            |tool: &str| self.parts.catalog.find(tool).is_some_and(|tool| tool.is_write());
-        Graph::of(&plan.body, &is_write)
+        Ok(known.work_out(plan, (&self.parts.catalog, &self.sandbox))?)
     }
 
     async fn append(&self, run: &RunId, expect: Expect, event: Event) -> Result<(), JournalError> {
@@ -612,7 +652,7 @@ impl Engine {
 pub fn doubts(state: &RunState) -> Vec<(String, u32, Direction)> {
     let mut found = Vec::new();
     for node in &state.nodes {
-        let done = node.work.as_ref().map(|work| (work, Direction::Do));
+        let done = node.work.as_deref().map(|work| (work, Direction::Do));
         let undone = node.undo.as_ref().map(|undo| (&undo.work, Direction::Undo));
         for (work, direction) in done.into_iter().chain(undone) {
             for (index, change) in (0_u32..).zip(&work.changes) {

@@ -89,7 +89,7 @@ fn ended(node: &Node) -> Option<Event> {
     match &node.phase {
         Phase::Succeeded => Some(Event::StepSucceeded {
             step,
-            output: (*node.output).clone(),
+            output: node.output.clone().unwrap_or_default(),
             history: Rows::default(),
             seen: Vec::new(),
             fact: None,

@@ -1,6 +1,7 @@
 //! A plan as the engine walks it: scopes of nodes with their edges resolved to indices. PURE.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::plan::PlanBody;
 use crate::plan::document::{Action, Embedded, PlannedStep};
@@ -39,7 +40,7 @@ pub struct ScopeDef {
 #[derive(Debug)]
 pub struct NodeDef {
     /// The step.
-    pub step: PlannedStep,
+    pub step: Arc<PlannedStep>,
     /// The steps of the same scope that it waits for.
     pub needs: Vec<usize>,
     /// The steps of the same scope that wait for it.
@@ -109,7 +110,7 @@ impl Graph {
             by_id.insert(step.id.clone(), index);
             let is_write = matches!(&step.action, Action::Tool(call) if is_write(&call.tool));
             nodes.push(NodeDef {
-                step: step.clone(),
+                step: Arc::new(step.clone()),
                 needs,
                 dependents: Vec::new(),
                 inner,

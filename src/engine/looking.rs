@@ -25,7 +25,7 @@ impl Task {
             Looked::Aborted => return Ok(()),
             Looked::Done(Ok(output)) => Event::StepSucceeded {
                 step: self.key.clone(),
-                output: output.value,
+                output: output.value.into(),
                 history: self.located(output.history).into(),
                 seen: Vec::new(),
                 fact: self.fact_of_call().map(|name| Found::new(name, output.carry)),
@@ -127,7 +127,7 @@ impl Task {
                 let output = json!({ "waited": waited, name: value });
                 Event::StepSucceeded {
                     step: self.key.clone(),
-                    output,
+                    output: output.into(),
                     history: Rows::default(),
                     seen,
                     fact: None,
@@ -185,7 +185,7 @@ impl Task {
         Some(match judged {
             Ok((true, output, seen)) => Event::StepSucceeded {
                 step: self.key.clone(),
-                output,
+                output: output.into(),
                 history: Rows::default(),
                 seen,
                 fact: None,

@@ -15,6 +15,7 @@ mod executor;
 mod facade;
 mod fork;
 pub mod graph;
+mod groundwork;
 pub mod kill;
 mod locking;
 mod looking;

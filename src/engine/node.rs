@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::graph::ScopeId;
 use crate::journal::event::{
-    ApprovalRequest, Decision, Item, Outcome, Principal, SkipReason, StepKey,
+    ApprovalRequest, Decision, Item, Outcome, Output, Principal, SkipReason, StepKey,
 };
 use crate::kernel::change::Origin;
 use crate::kernel::{Change, ChangeSet, Direction, Failure, Settlement, Span, Target, Timestamp};
@@ -197,8 +197,8 @@ pub struct Node {
     pub scope: InstanceId,
     /// Its place in the scope's definition.
     pub index: usize,
-    /// The item, when it is one of a fan-out.
-    pub item: Option<(usize, Item)>,
+    /// Its place in the list of items, when it is one of a fan-out.
+    pub item: Option<usize>,
     /// The fan-out, when it is an item.
     pub fan_out: Option<NodeId>,
     /// Where it stands.
@@ -212,43 +212,62 @@ pub struct Node {
     /// Its arguments in the latest try.
     pub arguments: Value,
     /// What it proposed.
-    pub work: Option<Work>,
-    /// Its items, when it fans out.
-    pub items: Option<Vec<NodeId>>,
+    pub work: Option<Box<Work>>,
+    /// Its items, when it fans out and they are listed.
+    pub items: Option<Box<Items>>,
     /// Its embedded workflow.
     pub inner: Option<InstanceId>,
     /// Its wait.
-    pub waiting: Option<Waiting>,
-    /// Its output.
-    pub output: Arc<Value>,
+    pub waiting: Option<Box<Waiting>>,
+    /// Its output, once it succeeded.
+    pub output: Option<Output>,
     /// What went wrong last.
-    pub failure: Option<Failure>,
+    pub failure: Option<Box<Failure>>,
     /// The undoing of its changes.
-    pub undo: Option<Undo>,
+    pub undo: Option<Box<Undo>>,
     /// How many of its locks it has taken, or found held by what it belongs to.
     pub locks_passed: usize,
     pub(super) open_needs: usize,
-    /// Its first item that has not ended: those before it need no look.
-    pub(super) first_open_item: usize,
-    /// How many of its items something has happened to, as they stand in the list, with those between.
-    pub(super) items_reached: usize,
-    /// How many of its items are embedded workflows that have not ended.
+}
+
+/// The items of a fan-out.
+#[derive(Clone, Debug)]
+pub struct Items {
+    /// What they are, in their order.
+    pub list: Arc<[Item]>,
+    /// The steps that they became, in the same order.
+    pub nodes: Vec<NodeId>,
+    /// The first one that has not ended: those before it need no look.
+    pub(super) first_open: usize,
+    /// How many something has happened to, as they stand in the list, with those between.
+    pub(super) reached: usize,
+    /// How many are embedded workflows that have not ended.
     pub(super) open_scopes: usize,
-    /// Whether an item of it failed.
-    pub(super) item_failed: bool,
+    /// Whether one failed.
+    pub(super) failed: bool,
+}
+
+impl Items {
+    pub(super) const fn new(list: Arc<[Item]>, nodes: Vec<NodeId>) -> Self {
+        Self { list, nodes, first_open: 0, reached: 0, open_scopes: 0, failed: false }
+    }
+
+    /// Those from the first one on that has not ended.
+    pub(super) fn open(&self) -> &[NodeId] {
+        self.nodes.get(self.first_open..).unwrap_or_default()
+    }
 }
 
 impl Node {
-    /// Its items from the first one on that has not ended.
-    pub(super) fn open_items(&self) -> &[NodeId] {
-        let items = self.items.as_deref().unwrap_or_default();
-        items.get(self.first_open_item..).unwrap_or_default()
+    /// The steps that its items became; none, when it does not fan out or they are not listed.
+    pub fn item_nodes(&self) -> &[NodeId] {
+        self.items.as_deref().map(|items| &*items.nodes).unwrap_or_default()
     }
 
     /// What carries its changes out, or undoes them.
     pub fn work_of(&self, direction: Direction) -> Option<&Work> {
         match direction {
-            Direction::Do => self.work.as_ref(),
+            Direction::Do => self.work.as_deref(),
             Direction::Undo => self.undo.as_ref().map(|undo| &undo.work),
         }
     }

@@ -10,7 +10,7 @@ use super::environment::{Place, scope_for};
 use super::executor::{ExecuteError, Executor};
 use super::proposing::SoFar;
 use super::state::{NodeId, Phase, RunState};
-use crate::journal::event::{Decision, Event, Item, Outcome, Principal, Rows, SkipReason};
+use crate::journal::event::{Decision, Event, Item, Outcome, Output, Principal, Rows, SkipReason};
 use crate::journal::store::Durability::{Buffered, Synced};
 use crate::kernel::{Failure, Span, Target};
 use crate::plan::document::{Action, Embedded, Wait};
@@ -206,12 +206,12 @@ impl Executor {
             }
             items.push(Item { key, value });
         }
-        Ok(Event::ItemsListed { step: self.state.nodes[id].key.clone(), items })
+        Ok(Event::ItemsListed { step: self.state.nodes[id].key.clone(), items: items.into() })
     }
 
     fn collect(&self, id: NodeId) -> Event {
         let node = &self.state.nodes[id];
-        let items = node.items.as_deref().unwrap_or_default();
+        let items = node.item_nodes();
         let ended = |wanted: fn(&Phase) -> bool| {
             let keys = items.iter().map(|&item| &self.state.nodes[item]);
             keys.filter(|item| wanted(&item.phase)).map(|item| item.key.clone()).collect::<Vec<_>>()
@@ -219,10 +219,10 @@ impl Executor {
         let failed = ended(|phase| *phase == Phase::Failed);
         let left = ended(|phase| matches!(phase, Phase::Skipped(_)));
         if failed.is_empty() && left.is_empty() {
-            let outputs = items.iter().map(|&item| Value::clone(&self.state.nodes[item].output));
+            let outputs = items.iter().filter_map(|&item| self.state.nodes[item].output.as_ref());
             return Event::StepSucceeded {
                 step: node.key.clone(),
-                output: Value::Array(outputs.collect()),
+                output: Output::list(outputs),
                 history: Rows::default(),
                 seen: Vec::new(),
                 fact: None,
@@ -294,7 +294,7 @@ impl Executor {
         }
         Ok(Event::StepSucceeded {
             step,
-            output: Value::Object(outputs),
+            output: Value::Object(outputs).into(),
             history: Rows::default(),
             seen: Vec::new(),
             fact: None,
@@ -303,7 +303,7 @@ impl Executor {
 
     fn abandon(&self, id: NodeId) -> Event {
         let node = &self.state.nodes[id];
-        let applied = node.work.as_ref().is_some_and(super::state::Work::has_applied);
+        let applied = node.work.as_deref().is_some_and(super::state::Work::has_applied);
         if node.attempts == 0 && !applied {
             let step = node.key.clone();
             return Event::StepSkipped { step, reason: SkipReason::RunEnding };
@@ -311,7 +311,10 @@ impl Executor {
         let text = "the run ended before the step was done";
         self.failed(
             id,
-            node.failure.clone().unwrap_or_else(|| Failure::permanent("engine::run_ending", text)),
+            node.failure
+                .as_deref()
+                .cloned()
+                .unwrap_or_else(|| Failure::permanent("engine::run_ending", text)),
         )
     }
 
@@ -359,7 +362,11 @@ impl Executor {
                     name: format!("rule {}", rule.rule),
                     value: json!(rule),
                 }));
-                let (output, history) = (evaluated.value, Rows::default());
+                let mut output = Output::from(evaluated.value);
+                if node.fan_out.is_some() {
+                    output = output.packed();
+                }
+                let history = Rows::default();
                 vec![started, Event::StepSucceeded { step, output, history, seen, fact: None }]
             }
             Err(failure) => vec![started, self.failed(id, failure)],
@@ -370,7 +377,7 @@ impl Executor {
     fn not_waited(&self, id: NodeId) -> Event {
         Event::StepSucceeded {
             step: self.state.nodes[id].key.clone(),
-            output: json!({ "preview": true, "skipped": true }),
+            output: json!({ "preview": true, "skipped": true }).into(),
             history: Rows::default(),
             seen: Vec::new(),
             fact: None,
@@ -400,7 +407,7 @@ impl Executor {
         let waited = humantime::format_duration(self.now().since(since)).to_string();
         Event::StepSucceeded {
             step: node.key.clone(),
-            output: json!({ "waited": waited }),
+            output: json!({ "waited": waited }).into(),
             history: Rows::default(),
             seen: Vec::new(),
             fact: None,
@@ -469,7 +476,7 @@ impl Executor {
 
     fn apply(&mut self, id: NodeId, drain: bool) -> bool {
         let node = &self.state.nodes[id];
-        let Some(work) = node.work.clone() else { return false };
+        let Some(work) = node.work.as_deref().cloned() else { return false };
         let arguments = node.arguments.clone();
         let target = self.target(id).unwrap_or_default();
         let task = self.task(id, (target, arguments));

@@ -38,9 +38,9 @@ impl Engine {
         run: &RunId,
         script: &str,
     ) -> Result<Vec<Evaluation>, EngineError> {
-        let (plan, entries) = self.stored(run).await?;
-        let replay = Replay { run, body: &plan.body, script, programs: self.programs() };
-        replay.all(self.unbegun(&plan)?, &entries)
+        let (groundwork, entries) = self.stored(run).await?;
+        let (body, programs) = (&groundwork.plan.body, &groundwork.programs);
+        Replay { run, body, script, programs }.all(groundwork.unbegun(), &entries)
     }
 }
 
@@ -48,7 +48,7 @@ struct Replay<'a> {
     run: &'a RunId,
     body: &'a PlanBody,
     script: &'a str,
-    programs: Programs,
+    programs: &'a Programs,
 }
 
 impl Replay<'_> {
@@ -96,7 +96,7 @@ impl Replay<'_> {
 fn end(event: &Event) -> Option<(&StepKey, Vec<Seen>, Result<Value, Failure>)> {
     match event {
         Event::StepSucceeded { step, output, seen, .. } => {
-            Some((step, seen.clone(), Ok(output.clone())))
+            Some((step, seen.clone(), Ok(output.value().into_owned())))
         }
         Event::AttemptFailed { step, failure, .. } => {
             Some((step, Vec::new(), Err(failure.clone())))

@@ -195,7 +195,7 @@ fn failed(state: &RunState, id: usize, retry_at: Option<Timestamp>) -> Event {
 fn succeeded(key: &str) -> Event {
     Event::StepSucceeded {
         step: key.to_owned(),
-        output: json!(key),
+        output: json!(key).into(),
         history: Rows::default(),
         seen: Vec::new(),
         fact: None,
@@ -245,7 +245,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
             vec![Event::ItemsListed { step: key(*id), items: (0..count).map(item).collect() }]
         }
         Command::Collect(id) => {
-            let items = state.nodes[*id].items.as_ref().unwrap();
+            let items = state.nodes[*id].item_nodes();
             let all = items.iter().all(|&item| state.nodes[item].phase == Phase::Succeeded);
             vec![if all { succeeded(&key(*id)) } else { failed(state, *id, None) }]
         }
@@ -287,7 +287,7 @@ fn perform(world: &mut World, state: &RunState, command: &Command) -> Vec<Event>
         }
         Command::Abandon(id) => {
             let node = &state.nodes[*id];
-            let applied = node.work.as_ref().is_some_and(super::state::Work::has_applied);
+            let applied = node.work.as_deref().is_some_and(super::state::Work::has_applied);
             if node.attempts == 0 && !applied {
                 let reason = crate::journal::event::SkipReason::RunEnding;
                 return vec![Event::StepSkipped { step: key(*id), reason }];
@@ -386,7 +386,7 @@ fn undo(world: &mut World, state: &RunState, id: usize) -> Vec<Event> {
 
 fn fresh(shapes: &[Shape]) -> RunState {
     let graph = Graph::of(&body(shapes), &|tool| tool == "write").unwrap();
-    RunState::new(Arc::new(graph), json!({}), &Target::default())
+    RunState::new(Arc::new(graph), json!({}).into(), &Target::default())
 }
 
 fn next(world: &mut World, state: &RunState) -> Vec<Event> {
@@ -451,7 +451,7 @@ fn run(world: &mut World, state: &mut RunState, events: &mut Vec<Event>, most: u
 /// Checks that what is kept about frozen sets is what the sets say.
 fn check_frozen(state: &RunState) {
     let is_frozen = |node: &super::state::Node| {
-        !node.phase.is_terminal() && node.work.as_ref().is_some_and(super::state::Work::is_frozen)
+        !node.phase.is_terminal() && node.work.as_deref().is_some_and(super::state::Work::is_frozen)
     };
     let nodes = state.nodes.iter().enumerate();
     let frozen: Vec<usize> = nodes.filter(|(_, node)| is_frozen(node)).map(|(id, _)| id).collect();
@@ -558,7 +558,7 @@ fn a_workflow_is_embedded_once() {
         outputs: BTreeMap::new(),
     }));
     let graph = Graph::of(&body, &|_| false).unwrap();
-    let mut state = RunState::new(Arc::new(graph), json!({}), &Target::default());
+    let mut state = RunState::new(Arc::new(graph), json!({}).into(), &Target::default());
     let step = "s0".to_owned();
     let opened = Event::ScopeOpened { step, params: json!({}), target: Target::default() };
     let at = Timestamp::from_millis(0);

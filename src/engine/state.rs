@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::graph::{ALWAYS, Graph, MAIN, NodeDef, ON_FAILURE, ScopeId};
 pub(super) use super::node::StepLock;
 pub use super::node::{
-    Approval, Cancel, ChangeState, Decided, Ending, Instance, InstanceId, LockState, Node, NodeId,
-    Phase, Rehearsal, Undo, Waiting, Work,
+    Approval, Cancel, ChangeState, Decided, Ending, Instance, InstanceId, Items, LockState, Node,
+    NodeId, Phase, Rehearsal, Undo, Waiting, Work,
 };
 use crate::journal::event::{
     ApprovalRequest, Compensation, DoubtVerdict, Event, Item, Outcome, Principal, StepKey,
@@ -100,7 +100,7 @@ pub struct IllegalTransition {
 
 impl RunState {
     /// A run that has not begun.
-    pub fn new(graph: Arc<Graph>, params: Value, target: &Target) -> Self {
+    pub fn new(graph: Arc<Graph>, params: Arc<Value>, target: &Target) -> Self {
         let mut state = Self {
             graph,
             nodes: Vec::new(),
@@ -131,7 +131,6 @@ impl RunState {
             last_at: Timestamp::default(),
             busy: 0,
         };
-        let params = Arc::new(params);
         for def in [MAIN, ON_FAILURE, ALWAYS] {
             state.open_instance(def, None, (Arc::clone(&params), target.clone()));
         }
@@ -237,10 +236,11 @@ impl RunState {
 
     fn reach_item(&mut self, event: &Event) {
         let Some(id) = event.step().and_then(|step| self.find(step)) else { return };
-        if let (Some(fan_out), Some((place, _))) = (self.nodes[id].fan_out, &self.nodes[id].item) {
-            let reached = place + 1;
-            let fan_out = &mut self.nodes[fan_out];
-            fan_out.items_reached = fan_out.items_reached.max(reached);
+        let node = &self.nodes[id];
+        if let (Some(fan_out), Some(place)) = (node.fan_out, node.item)
+            && let Some(items) = &mut self.nodes[fan_out].items
+        {
+            items.reached = items.reached.max(place + 1);
         }
     }
 
@@ -353,7 +353,7 @@ impl RunState {
                 let node = self.working(event, step)?;
                 node.begun = true;
                 node.attempts = node.attempts.max(*attempt);
-                node.failure = Some(failure.clone());
+                node.failure = Some(Box::new(failure.clone()));
                 match retry_at {
                     Some(until) => self.move_to(id, Phase::Backoff { until: *until }),
                     None => self.end(event, id, Phase::Failed)?,
@@ -361,18 +361,21 @@ impl RunState {
             }
             Event::StepSucceeded { step, output, .. } => {
                 let id = self.id(event, step)?;
-                self.nodes[id].output = Arc::new(output.clone());
+                // Nobody looks at the items of a fan-out one by one once it has ended.
+                let is_item = self.nodes[id].fan_out.is_some();
+                let output = if is_item { output.packed() } else { output.clone() };
+                self.nodes[id].output = Some(output);
                 self.end(event, id, Phase::Succeeded)?;
             }
             Event::WaitStarted { step, deadline } => {
                 let node = self.working(event, step)?;
                 node.begun = true;
-                node.waiting = Some(Waiting {
+                node.waiting = Some(Box::new(Waiting {
                     deadline: *deadline,
                     next_at: at,
                     result: Value::Null,
                     since: at,
-                });
+                }));
             }
             Event::WaitPolled { step, result, next_at, .. } => {
                 let node = self.working(event, step)?;
@@ -384,12 +387,13 @@ impl RunState {
             }
             Event::ChangesProposed { step, set, ask, arguments, server, .. } => {
                 let node = self.working(event, step)?;
-                if node.work.as_ref().is_some_and(Work::is_frozen) {
+                if node.work.as_deref().is_some_and(Work::is_frozen) {
                     return Err(illegal(event, &format!("the set of `{step}` is frozen")));
                 }
                 node.begun = true;
                 node.arguments = arguments.clone();
-                node.work = Some(Work::new(set.clone(), ask.clone(), server.clone()));
+                let work = Work::new(set.clone(), ask.clone(), server.clone());
+                node.work = Some(Box::new(work));
             }
             Event::ApprovalRequested { step, request } => self.request(event, step, request)?,
             Event::ApprovalDecided { step, digest, decision, by, reason } => {
@@ -464,12 +468,12 @@ impl RunState {
                 if known.is_some_and(|undo| undo.done || undo.work.is_frozen()) {
                     return Err(illegal(event, &format!("the undoing of `{step}` is frozen")));
                 }
-                self.nodes[id].undo = Some(Undo {
+                self.nodes[id].undo = Some(Box::new(Undo {
                     failures: known.map_or(0, |undo| undo.failures),
                     work: Work::new(set.clone(), ask.clone(), server.clone()),
                     impossible: impossible.clone(),
                     done: false,
-                });
+                }));
             }
             Event::StepCompensated { step, left } => {
                 let id = self.id(event, step)?;
@@ -621,7 +625,7 @@ impl RunState {
         self.barren_claims = 0;
         self.freeze_or_thaw(step);
         let id = self.id(event, step)?;
-        let doubt = self.nodes[id].work.as_ref().is_some_and(Work::has_doubt);
+        let doubt = self.nodes[id].work.as_deref().is_some_and(Work::has_doubt);
         if self.nodes[id].phase == Phase::InDoubt && !doubt {
             // The interrupted try goes on; it is not a further one.
             self.nodes[id].attempts = self.nodes[id].attempts.saturating_sub(1);
@@ -634,7 +638,7 @@ impl RunState {
     fn freeze_or_thaw(&mut self, step: &str) {
         let Some(id) = self.find(step) else { return };
         let node = &self.nodes[id];
-        if !node.phase.is_terminal() && node.work.as_ref().is_some_and(Work::is_frozen) {
+        if !node.phase.is_terminal() && node.work.as_deref().is_some_and(Work::is_frozen) {
             self.frozen.insert(id);
         } else {
             self.frozen.remove(&id);
@@ -668,7 +672,7 @@ impl RunState {
         let id = self.id(event, step)?;
         let node = &mut self.nodes[id];
         let work = match direction {
-            Direction::Do => node.work.as_mut(),
+            Direction::Do => node.work.as_deref_mut(),
             Direction::Undo => node.undo.as_mut().map(|undo| &mut undo.work),
         };
         usize::try_from(index)
@@ -681,24 +685,26 @@ impl RunState {
         &mut self,
         event: &Event,
         step: &str,
-        items: &[Item],
+        items: &Arc<[Item]>,
     ) -> Result<(), IllegalTransition> {
         let fan_out = self.id(event, step)?;
         if self.working(event, step)?.items.is_some() {
             return Err(illegal(event, &format!("the items of `{step}` are listed")));
         }
         let (scope, index) = (self.nodes[fan_out].scope, self.nodes[fan_out].index);
+        self.nodes.reserve_exact(items.len());
+        self.by_key.reserve(items.len());
         let mut ids = Vec::with_capacity(items.len());
         for (place, item) in items.iter().enumerate() {
             let key = format!("{step}[{}]", item.key);
             let id = self.add_node(key, (scope, index));
-            self.nodes[id].item = Some((place, item.clone()));
+            self.nodes[id].item = Some(place);
             self.nodes[id].fan_out = Some(fan_out);
             self.nodes[id].begun = true;
             ids.push(id);
         }
         self.nodes[fan_out].begun = true;
-        self.nodes[fan_out].items = Some(ids);
+        self.nodes[fan_out].items = Some(Box::new(Items::new(Arc::clone(items), ids)));
         Ok(())
     }
 
@@ -720,15 +726,11 @@ impl RunState {
             items: None,
             inner: None,
             waiting: None,
-            output: Arc::new(Value::Null),
+            output: None,
             failure: None,
             undo: None,
             locks_passed: 0,
             open_needs: 0,
-            first_open_item: 0,
-            items_reached: 0,
-            open_scopes: 0,
-            item_failed: false,
         });
         id
     }
@@ -785,8 +787,10 @@ impl RunState {
         self.instances[main].on_failure = on_failure;
         self.instances[main].always = always;
         self.nodes[owner].inner = Some(main);
-        if let Some(fan_out) = self.nodes[owner].fan_out {
-            self.nodes[fan_out].open_scopes += 1;
+        if let Some(fan_out) = self.nodes[owner].fan_out
+            && let Some(items) = &mut self.nodes[fan_out].items
+        {
+            items.open_scopes += 1;
         }
     }
 
@@ -805,6 +809,8 @@ impl RunState {
         }
         let (scope, index, fan_out) = (node.scope, node.index, node.fan_out);
         self.move_to(id, phase);
+        // Nobody tries it again.
+        self.nodes[id].arguments = Value::Null;
         self.frozen.remove(&id);
         self.barren_claims = 0;
         if let Some(fan_out) = fan_out {
@@ -829,13 +835,14 @@ impl RunState {
 
     fn item_ended(&mut self, fan_out: NodeId, item: NodeId) {
         let has_ended = |id: &&NodeId| self.nodes[**id].phase.is_terminal();
-        let further = self.nodes[fan_out].open_items().iter().take_while(has_ended).count();
+        let Some(items) = &self.nodes[fan_out].items else { return };
+        let further = items.open().iter().take_while(has_ended).count();
         let failed = self.nodes[item].phase == Phase::Failed;
         let embeds = self.nodes[item].inner.is_some();
-        let node = &mut self.nodes[fan_out];
-        node.first_open_item += further;
-        node.item_failed |= failed;
-        node.open_scopes -= usize::from(embeds);
+        let Some(items) = &mut self.nodes[fan_out].items else { return };
+        items.first_open += further;
+        items.failed |= failed;
+        items.open_scopes -= usize::from(embeds);
     }
 
     fn rehearsing(&mut self, event: &Event) -> Result<&mut Rehearsal, IllegalTransition> {

@@ -19,7 +19,7 @@ pub(super) fn collect_failures(
         |id: &NodeId| state.nodes[*id].phase == Phase::Failed && !state.def(*id).step.allow_failure;
     for &id in nodes.iter().filter(|id| failed(id)) {
         first.get_or_insert(id);
-        let items = state.nodes[id].items.iter().flatten().copied();
+        let items = state.nodes[id].item_nodes().iter().copied();
         for inner in items.chain([id]).filter_map(|id| state.nodes[id].inner) {
             collect_failures(state, inner, first, scope);
         }
@@ -65,7 +65,7 @@ fn undoable_in(
         if let Some(inner) = state.nodes[id].inner {
             undoable_in(state, inner, inside, found);
         }
-        if state.nodes[id].work.as_ref().is_some_and(Work::has_applied) {
+        if state.nodes[id].work.as_deref().is_some_and(Work::has_applied) {
             found.push(id);
         }
     };
@@ -73,8 +73,7 @@ fn undoable_in(
         // Once a step is in scope, so is all that it embeds; otherwise only what is named inside it.
         let named = scope.is_none_or(|keys| keys.contains(&state.nodes[id].key));
         let inside = if named { None } else { scope };
-        let items = state.nodes[id].items.as_deref().unwrap_or_default();
-        for &item in items.iter().rev() {
+        for &item in state.nodes[id].item_nodes().iter().rev() {
             if named || state.nodes[item].inner.is_some() {
                 take(item, inside, found);
             }

@@ -16,6 +16,14 @@ pub(super) struct Prepared {
     pub(super) bodies: Vec<Body>,
 }
 
+impl Prepared {
+    /// How many bytes of it are stored.
+    pub(super) fn bytes(&self) -> usize {
+        let beside = self.bodies.iter().map(|body| body.bytes.len());
+        self.payload.len() + beside.sum::<usize>()
+    }
+}
+
 /// A batch for one stream, as it will be stored.
 #[derive(Clone, Debug)]
 pub(super) struct PreparedAppend {

@@ -212,7 +212,7 @@ mod tests {
         let place = crate::journal::event::Fact { tool: "t".into(), place: "p".into() };
         Event::StepSucceeded {
             step: "look".into(),
-            output: json!({}),
+            output: json!({}).into(),
             history: history.into(),
             seen: Vec::new(),
             fact: Some(Found::new(place, carry)),

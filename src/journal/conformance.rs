@@ -277,7 +277,15 @@ async fn buffered_order(bench: Bench) -> Checked {
     }
     bench.sync(vec![to(&a, Expect::Claim(2), vec![attempt("100")])]).await?;
     let steps: Vec<_> = bench.journal.read(&a, 2).await?.into_iter().map(step_of).collect();
-    same(&steps, &(0..=100).map(|number| number.to_string()).collect())
+    same(&steps, &(0..=100).map(|number| number.to_string()).collect())?;
+    let mut after = 2;
+    for piece in [40, 40, 21, 0] {
+        let some = bench.journal.read_some(&a, after, 40).await?;
+        same(&some.len(), &piece)?;
+        same(&some.first().map_or(after + 1, |entry| entry.seq), &(after + 1))?;
+        after = some.last().map_or(after, |entry| entry.seq);
+    }
+    same(&after, &103)
 }
 
 fn step_of(entry: Entry) -> String {
@@ -422,7 +430,7 @@ async fn locks(bench: Bench) -> Checked {
 async fn facts(bench: Bench) -> Checked {
     let found = |tool: &str, branch: &str, number: u32| Event::StepSucceeded {
         step: "look".into(),
-        output: json!({ "number": number }),
+        output: json!({ "number": number }).into(),
         history: Rows::default(),
         seen: Vec::new(),
         fact: Some(Found::new(on(tool, branch), None)),
@@ -446,7 +454,7 @@ async fn large_parts(bench: Bench) -> Checked {
     };
     let found = |number: u32| Event::StepSucceeded {
         step: "look".into(),
-        output: json!({ "number": number }),
+        output: json!({ "number": number }).into(),
         history: (0..200).map(row).collect::<Vec<_>>().into(),
         seen: Vec::new(),
         fact: Some(Found::new(on("a", "x"), Some(json!({ "baseline": vec![number; 200] })))),

@@ -5,11 +5,13 @@
 //! run's state machine accepts them at any point.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::occasion::{Cause, SlotFate, TriggerFate};
+pub use super::output::Output;
 use super::rehearsal::Rehearsed;
 use super::term::is_default;
 pub use super::term::{
@@ -147,7 +149,7 @@ pub enum Event {
         /// The step.
         step: StepKey,
         /// The items.
-        items: Vec<Item>,
+        items: Arc<[Item]>,
     },
     /// An embedded workflow began.
     ScopeOpened {
@@ -183,7 +185,7 @@ pub enum Event {
         /// The step.
         step: StepKey,
         /// Its output; masked.
-        output: Value,
+        output: Output,
         /// What of it belongs in the history.
         #[serde(default, skip_serializing_if = "Rows::is_empty")]
         history: Rows,

@@ -104,6 +104,15 @@ impl<T: InFront> Journal for T {
         self.behind().read(stream, after)
     }
 
+    fn read_some(
+        &self,
+        stream: &Stream,
+        after: u64,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.behind().read_some(stream, after, most)
+    }
+
     fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
         self.behind().entries(filter)
     }

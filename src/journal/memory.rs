@@ -193,6 +193,17 @@ impl Journal for MemoryJournal {
         Box::pin(async { Ok(found) })
     }
 
+    fn read_some(
+        &self,
+        stream: &Stream,
+        after: u64,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        let mut found = self.stream_after(stream, after, |_| true);
+        found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        Box::pin(async { Ok(found) })
+    }
+
     fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
         let limit = filter.limit.and_then(|limit| usize::try_from(limit).ok());
         Box::pin(async move {

@@ -17,6 +17,7 @@ mod links;
 pub mod lock;
 pub mod memory;
 pub mod occasion;
+mod output;
 mod owed;
 pub mod query;
 pub mod rehearsal;

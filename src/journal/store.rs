@@ -412,6 +412,14 @@ pub trait Journal: Send + Sync {
     /// The entries of a stream after a sequence number, buffered ones excluded.
     fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
 
+    /// The first so many of these entries: a long stream is read piece by piece.
+    fn read_some(
+        &self,
+        stream: &Stream,
+        after: u64,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+
     /// Entries across streams, in journal order.
     fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
 
@@ -495,7 +503,7 @@ pub trait Journal: Send + Sync {
 pub(super) fn outputs(entries: Vec<Entry>) -> Vec<Value> {
     let output = |entry: Entry| match entry.event {
         Event::StepSucceeded { output, fact, .. } => {
-            Some(with_carried(output, fact.and_then(|found| found.carry)))
+            Some(with_carried(output.into_value(), fact.and_then(|found| found.carry)))
         }
         _ => None,
     };

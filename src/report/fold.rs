@@ -242,7 +242,7 @@ impl<'a> Fold<'a> {
             Event::ItemsListed { step, items } => {
                 self.step(step, at).grounds.items = Some(items.len());
                 self.set(step, "running");
-                for item in items {
+                for item in items.iter() {
                     self.add_item(step, &item.key);
                 }
             }
@@ -274,7 +274,7 @@ impl<'a> Fold<'a> {
             Event::StepSucceeded { step, output, seen, .. } => {
                 let step = self.step(step, at);
                 "succeeded".clone_into(&mut step.state);
-                step.output = output.clone();
+                step.output = output.value().into_owned();
                 step.finished_at = Some(at);
                 (step.failure, step.waiting) = (None, None);
                 if !seen.is_empty() {

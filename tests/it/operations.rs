@@ -30,7 +30,7 @@ fn looks(entries: &[Entry]) -> Vec<Value> {
         Event::StepSucceeded { output, fact: Some(fact), .. }
             if fact.name.tool == "evaluate_alert_thresholds" =>
         {
-            Some(output.clone())
+            Some(output.value().into_owned())
         }
         _ => None,
     };

@@ -114,7 +114,7 @@ fn request() -> ApprovalRequest {
 fn succeeded(step: &str, output: Value) -> Event {
     Event::StepSucceeded {
         step: step.into(),
-        output,
+        output: output.into(),
         history: Vec::new().into(),
         seen: vec![],
         fact: None,
@@ -160,7 +160,7 @@ fn until_approval() -> Vec<Event> {
             result: true,
             seen: vec![Seen { name: "steps.decide.act".into(), value: json!(true) }],
         },
-        Event::ItemsListed { step: "heal".into(), items: vec![item("orders"), item("items")] },
+        Event::ItemsListed { step: "heal".into(), items: [item("orders"), item("items")].into() },
         proposed("heal[orders]", "orders"),
         proposed("heal[items]", "items"),
         Event::ApprovalRequested { step: "heal".into(), request: request() },

@@ -41,8 +41,7 @@ impl Engine {
         if self.parts().endpoints.rehearsals(connection).is_none() {
             return Err(EngineError::NoRehearsal { connection: connection.clone() });
         }
-        self.graph(plan)?;
-        self.parts().journal.put_plan(plan).await?;
+        let known = self.keep(plan).await?;
         let run = self.parts().ids.run_id();
         let created = Event::RunCreated {
             plan: plan.id.clone(),
@@ -60,6 +59,7 @@ impl Engine {
         let stream = Stream::Run(run.clone());
         let append = Append { stream, expect: Expect::Last(0), events };
         self.parts().journal.append(vec![append], Durability::Synced).await?;
+        drop(known);
         let outcome = self.execute(&run, interrupt, observer).await?;
         Ok((run, outcome))
     }

@@ -18,12 +18,19 @@ use crate::kernel::{Clock, Digest, RunId, Timestamp};
 /// More streams than this are not remembered.
 const MOST_STREAMS: usize = 10_000;
 
+const INSERT_EVENT: &str = "insert into event (position, stream, seq, at, kind, payload, \
+     payload_digest, hash) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const TOUCH_RUN: &str = "update run set updated_at = ?2 where run_id = ?1";
+const SET_OUTCOME: &str = "update run set outcome = ?2, wake_at = ?3 where run_id = ?1";
+
 /// The writing connection, and what it remembers between commits.
 pub(super) struct Ledger {
     pub(super) conn: Connection,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) genesis: Hash,
     pub(super) memory: Memory,
+    /// Runs that were appended to in this transaction, with the time of their newest event.
+    touched: HashMap<String, Timestamp>,
 }
 
 /// What was true after our last commit; holds for as long as nobody else commits.
@@ -51,11 +58,13 @@ impl StoredPlan {
 
 impl Ledger {
     pub(super) fn new(conn: Connection, clock: Arc<dyn Clock>, journal: &str) -> Self {
-        Self { conn, clock, genesis: genesis(journal), memory: Memory::default() }
+        let (memory, touched) = (Memory::default(), HashMap::new());
+        Self { conn, clock, genesis: genesis(journal), memory, touched }
     }
 
     /// Begins the transaction. What we remember is dropped when another connection committed.
     pub(super) fn begin(&mut self) -> Result<(), JournalError> {
+        self.touched.clear();
         self.run("begin immediate")?;
         let version = self.one::<i64>("pragma data_version")?;
         if self.memory.version != Some(version) || self.memory.streams.len() > MOST_STREAMS {
@@ -66,7 +75,16 @@ impl Ledger {
 
     /// Commits. After an error nothing of the transaction is there.
     pub(super) fn commit(&mut self) -> Result<(), JournalError> {
+        self.write_touched()?;
         self.run("commit")
+    }
+
+    /// Notes in the runs when their newest events are: once in a transaction, however many there are.
+    pub(super) fn write_touched(&mut self) -> Result<(), JournalError> {
+        for (run, at) in self.touched.drain() {
+            self.conn.prepare_cached(TOUCH_RUN)?.execute(params![run, at.as_millis()])?;
+        }
+        Ok(())
     }
 
     /// Takes the transaction back, if SQLite has not done so.
@@ -141,11 +159,8 @@ impl Ledger {
         Ok(end.unwrap_or(JournalEnd { position: 0, at, hash: self.genesis }))
     }
 
-    fn insert(&self, batch: &[PreparedAppend], admitted: &Admitted) -> rusqlite::Result<()> {
-        let mut insert = self.conn.prepare_cached(
-            "insert into event (position, stream, seq, at, kind, payload, payload_digest, hash) \
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?;
+    fn insert(&mut self, batch: &[PreparedAppend], admitted: &Admitted) -> rusqlite::Result<()> {
+        let mut insert = self.conn.prepare_cached(INSERT_EVENT)?;
         let mut places = admitted.places.iter();
         for append in batch {
             let stream = append.stream.as_str();
@@ -180,8 +195,10 @@ impl Ledger {
                 last = Some(place.at);
             }
             if let (Some(at), Stream::Run(_)) = (last, &append.stream) {
-                let update = "update run set updated_at = ?2 where run_id = ?1";
-                self.execute(update, params![stream, at.as_millis()])?;
+                match self.touched.get_mut(stream) {
+                    Some(newest) => *newest = at,
+                    None => drop(self.touched.insert(stream.to_owned(), at)),
+                }
             }
         }
         Ok(())
@@ -206,7 +223,7 @@ impl Ledger {
                 ],
             ),
             Touch::Outcome { outcome, wake_at } => self.execute(
-                "update run set outcome = ?2, wake_at = ?3 where run_id = ?1",
+                SET_OUTCOME,
                 params![run, outcome.as_str(), wake_at.map(Timestamp::as_millis)],
             ),
             Touch::Queued { lock } => self.execute(
@@ -288,5 +305,25 @@ impl Known for Ledger {
             })
             .map(|run| run.map(RunId::new))
             .map_err(JournalError::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::sqlite::schema;
+
+    /// A table of its own for each row cost more than the row.
+    #[test]
+    fn what_writes_each_event_builds_no_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_lock, conn) = schema::open(dir.path(), schema::MIGRATIONS).unwrap();
+        for sql in [INSERT_EVENT, TOUCH_RUN, SET_OUTCOME] {
+            let mut statement = conn.prepare(&format!("explain {sql}")).unwrap();
+            let steps = statement.raw_query().mapped(|row| row.get::<_, String>(1));
+            let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+            assert!(steps.iter().any(|step| step == "Insert" || step == "IdxInsert"), "{steps:?}");
+            assert!(!steps.iter().any(|step| step == "OpenEphemeral"), "{sql}: {steps:?}");
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
@@ -11,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::check;
 use super::commit::{Ledger, StoredPlan};
+use super::queue::Queue;
 use super::reader::Reader;
 use super::rows::io_error;
 use super::schema::{self, MIGRATIONS};
@@ -28,16 +28,13 @@ use crate::kernel::digest::hex;
 use crate::kernel::{BoxFuture, Clock, Digest, Redactor, RunId, Timestamp};
 use crate::plan::Plan;
 
-/// With more requests than this in the queue, a buffered append waits for its commit.
-const LONGEST_BACKLOG: usize = 16_384;
-
 /// The journal of a state directory.
 ///
 /// Dropping it commits what is queued. An append whose future is dropped may still be carried out.
 pub struct SqliteJournal {
     id: String,
     redactor: Redactor,
-    requests: Option<Sender<Request>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
     gauges: Arc<Gauges>,
     reader: Reader,
@@ -56,9 +53,9 @@ impl SqliteJournal {
         let id = schema::identity(&conn)?;
         let blobs = Blobs::new(state_dir);
         let gauges = Arc::<Gauges>::default();
-        let (requests, queue) = channel();
+        let queue = Arc::<Queue>::default();
         let ledger = Ledger::new(conn, clock, &id);
-        let writer = Writer::new(queue, ledger, blobs.clone(), Arc::clone(&gauges));
+        let writer = Writer::new(Arc::clone(&queue), ledger, blobs.clone(), Arc::clone(&gauges));
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
@@ -66,7 +63,7 @@ impl SqliteJournal {
         Ok(Arc::new(Self {
             id,
             redactor,
-            requests: Some(requests),
+            queue,
             thread: Some(thread),
             gauges,
             reader: Reader::new(schema::file(state_dir), blobs.clone()),
@@ -83,15 +80,13 @@ impl SqliteJournal {
     }
 
     fn send(&self, request: Request) -> Result<(), JournalError> {
-        self.gauges.backlog.fetch_add(1, Ordering::SeqCst);
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests.send(request).map_err(|_| gone())
+        if self.queue.push(request) { Ok(()) } else { Err(gone()) }
     }
 
     fn must_wait(&self, durability: Durability) -> bool {
         durability == Durability::Synced
             || self.gauges.owes.load(Ordering::SeqCst)
-            || self.gauges.backlog.load(Ordering::SeqCst) > LONGEST_BACKLOG
+            || self.queue.is_full()
     }
 
     async fn append_one(
@@ -110,10 +105,7 @@ impl SqliteJournal {
         Ok(if durability == Durability::Synced { entries } else { Vec::new() })
     }
 
-    async fn keep(&self, plan: &Plan) -> Result<(), JournalError> {
-        let bytes =
-            plan.to_bytes().map_err(|error| JournalError::unwritable_plan(&plan.id, &error))?;
-        let plan = StoredPlan::new(plan.id.clone(), bytes);
+    async fn keep(&self, plan: StoredPlan) -> Result<(), JournalError> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Keep { plan, reply })?;
         answer.await.map_err(|_| gone())?
@@ -151,7 +143,7 @@ fn gone() -> JournalError {
 
 impl Drop for SqliteJournal {
     fn drop(&mut self) {
-        drop(self.requests.take());
+        self.queue.close();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of the journal panicked");
         }
@@ -170,6 +162,16 @@ impl Journal for SqliteJournal {
     fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
         let stream = stream.clone();
         Box::pin(async move { self.reader.read(stream.as_str(), after) })
+    }
+
+    fn read_some(
+        &self,
+        stream: &Stream,
+        after: u64,
+        most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        let stream = stream.clone();
+        Box::pin(async move { self.reader.read_some(stream.as_str(), after, most) })
     }
 
     fn entries(&self, filter: EntryFilter) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
@@ -270,8 +272,10 @@ impl Journal for SqliteJournal {
     }
 
     fn put_plan(&self, plan: &Plan) -> BoxFuture<'_, Result<(), JournalError>> {
-        let plan = plan.clone();
-        Box::pin(async move { self.keep(&plan).await })
+        let bytes = plan.to_bytes();
+        let bytes = bytes.map_err(|error| JournalError::unwritable_plan(&plan.id, &error));
+        let plan = bytes.map(|bytes| StoredPlan::new(plan.id.clone(), bytes));
+        Box::pin(async move { self.keep(plan?).await })
     }
 
     fn plan(&self, id: &Digest) -> BoxFuture<'_, Result<Option<Plan>, JournalError>> {

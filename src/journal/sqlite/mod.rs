@@ -7,6 +7,7 @@
 mod check;
 mod commit;
 pub mod handle;
+mod queue;
 mod reader;
 mod rows;
 mod schema;

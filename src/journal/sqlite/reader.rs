@@ -22,12 +22,14 @@ use crate::kernel::{Digest, RunId, Timestamp};
 use crate::plan::Plan;
 
 /// The condition on `kind` is that of the index `event_decision`, word for word.
-const DECISIONS: &str = "stream = ?1 and seq > ?2 and kind in ('cancel_requested', \
-     'approval_decided', 'doubt_settled', 'unstuck', 'override') order by seq";
+const DECISIONS: &str = "stream = ?1 and seq > ?2 and (kind = 'cancel_requested' \
+     or kind = 'approval_decided' or kind = 'doubt_settled' or kind = 'unstuck' \
+     or kind = 'override') order by seq";
 
 /// The condition on `kind` is that of the index `event_rare`, word for word.
 const RARE: &str = "?5 is null \
-     and kind in ('override', 'set_rehearsed', 'event_published', 'runs_sealed')";
+     and (kind = 'override' or kind = 'set_rehearsed' or kind = 'event_published' \
+     or kind = 'runs_sealed')";
 
 /// The reading side of a journal.
 pub(super) struct Reader {
@@ -105,6 +107,17 @@ impl Reader {
     pub(super) fn read(&self, stream: &str, after: u64) -> Result<Vec<Entry>, JournalError> {
         let rest = "stream = ?1 and seq > ?2 order by seq";
         self.with(|conn| self.select(conn, rest, params![stream, integer(after)]))
+    }
+
+    /// The first so many of these entries.
+    pub(super) fn read_some(
+        &self,
+        stream: &str,
+        after: u64,
+        most: u32,
+    ) -> Result<Vec<Entry>, JournalError> {
+        let rest = "stream = ?1 and seq > ?2 order by seq limit ?3";
+        self.with(|conn| self.select(conn, rest, params![stream, integer(after), most]))
     }
 
     /// Entries across streams.
@@ -385,8 +398,11 @@ pub(super) const DROPPABLE: &str = "select body.position from body \
 
 /// The condition on `outcome` is that of the index `run_unfinished`, word for word.
 fn runs_sql(unfinished: bool) -> String {
-    let condition =
-        if unfinished { "outcome not in ('succeeded', 'failed', 'cancelled') and " } else { "" };
+    let condition = if unfinished {
+        "outcome <> 'succeeded' and outcome <> 'failed' and outcome <> 'cancelled' and "
+    } else {
+        ""
+    };
     format!(
         "select {RUN_COLUMNS} from run where {condition}(?1 is null or workflow = ?1) \
          order by created desc limit ?2"

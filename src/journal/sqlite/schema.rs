@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[SqlFile] = &[
     sql_file!("journal/0002_fact"),
     sql_file!("journal/0003_body"),
     sql_file!("journal/0004_seal"),
+    sql_file!("journal/0005_conditions"),
 ];
 
 /// How long a statement waits for another process to finish its commit.

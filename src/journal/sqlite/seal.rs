@@ -28,7 +28,9 @@ const PLAN_UNUSED: i64 = 24 * 3_600 * 1_000;
 /// word. An output that a later look goes on from keeps its run.
 fn sealable_sql(rest: &str) -> String {
     format!(
-        "sealed is null and outcome in ('succeeded', 'failed', 'cancelled') and updated_at < ?1 \
+        "sealed is null \
+         and (outcome = 'succeeded' or outcome = 'failed' or outcome = 'cancelled') \
+         and updated_at < ?1 \
          and (select position from event where stream = run.run_id order by seq desc limit 1) <= ?2 \
          and not exists (select 1 from event cross join fact on fact.position = event.position \
          where event.stream = run.run_id and (select count(*) from (select 1 from fact as newer \
@@ -154,6 +156,7 @@ impl Ledger {
         sealing: &Sealing,
         (blobs, redactor): (&Blobs, &Redactor),
     ) -> Result<Result<Sealed, JournalError>, JournalError> {
+        self.write_touched()?;
         let found = match self.look(sealing, blobs) {
             Ok(found) => found,
             Err(error @ JournalError::Corrupt { .. }) => return Ok(Err(error)),

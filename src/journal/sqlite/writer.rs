@@ -1,25 +1,18 @@
 //! The one thread that writes: what queues up while it commits goes into its next commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
 use super::commit::{Ledger, StoredPlan};
+use super::queue::{Group, Queue};
 use super::rows::io_error;
-use crate::journal::admission::{Admitted, PreparedAppend};
+use crate::journal::admission::{Admitted, Prepared, PreparedAppend};
 use crate::journal::blob::{Blobs, LONGEST_ROW};
 use crate::journal::owed::Owed;
 use crate::journal::store::{Entry, JournalError, Sealed, Sealing};
 use crate::kernel::{Redactor, Timestamp};
-
-/// How long a buffered event waits for company.
-const LINGER: Duration = Duration::from_millis(5);
-
-/// The most requests of one commit.
-const LARGEST_GROUP: usize = 4096;
 
 type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
@@ -39,8 +32,19 @@ pub(super) enum Request {
 }
 
 impl Request {
-    fn is_awaited(&self) -> bool {
+    pub(super) fn is_awaited(&self) -> bool {
         !matches!(self, Self::Append { reply: None, .. })
+    }
+
+    /// How much there is to write, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { batch, .. } => {
+                batch.iter().flat_map(|append| &append.events).map(Prepared::bytes).sum()
+            }
+            Self::Keep { plan, .. } => plan.bytes.len(),
+            Self::DropRows { .. } | Self::Seal { .. } | Self::LimitPages { .. } => 0,
+        }
     }
 
     fn refuse(self, error: JournalError, owed: &mut Owed) {
@@ -66,15 +70,13 @@ fn answer<T>(reply: Reply<T>, result: Result<T, JournalError>) {
 pub(super) struct Gauges {
     /// Commits so far.
     pub(super) commits: AtomicU64,
-    /// Requests that are not committed yet.
-    pub(super) backlog: AtomicUsize,
     /// Whether the failure of a buffered append has yet to be told.
     pub(super) owes: AtomicBool,
 }
 
 /// The writer.
 pub(super) struct Writer {
-    pub(super) requests: Receiver<Request>,
+    pub(super) queue: Arc<Queue>,
     pub(super) ledger: Ledger,
     pub(super) blobs: Blobs,
     pub(super) gauges: Arc<Gauges>,
@@ -102,43 +104,21 @@ enum Made {
 impl Writer {
     /// A writer; [`Writer::run`] is the body of its thread.
     pub(super) fn new(
-        requests: Receiver<Request>,
+        queue: Arc<Queue>,
         ledger: Ledger,
         blobs: Blobs,
         gauges: Arc<Gauges>,
     ) -> Self {
-        Self { requests, ledger, blobs, gauges, owed: Owed::default(), lost: None }
+        Self { queue, ledger, blobs, gauges, owed: Owed::default(), lost: None }
     }
 
-    /// Works until the last sender is gone and all that it sent is committed.
+    /// Works until nothing will come any more and all that came is committed.
     pub(super) fn run(mut self) {
-        while let Some(group) = self.gather() {
-            let size = group.len();
-            self.work(group);
-            self.gauges.backlog.fetch_sub(size, Ordering::SeqCst);
+        while let Some(Group { requests, size }) = self.queue.next() {
+            self.work(requests);
+            self.queue.done(size);
             self.gauges.owes.store(self.owed.anything(), Ordering::SeqCst);
         }
-    }
-
-    /// The requests of the next commit: all that is queued, as soon as somebody waits for one of them
-    /// or none has come for a while.
-    fn gather(&self) -> Option<Vec<Request>> {
-        let first = self.requests.recv().ok()?;
-        let deadline = Instant::now() + LINGER;
-        let mut awaited = first.is_awaited();
-        let mut group = vec![first];
-        while group.len() < LARGEST_GROUP {
-            let next = if awaited {
-                self.requests.try_recv().ok()
-            } else {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.requests.recv_timeout(left).ok()
-            };
-            let Some(request) = next else { break };
-            awaited |= request.is_awaited();
-            group.push(request);
-        }
-        Some(group)
     }
 
     /// Commits a group. When there is no space for all of it, each request is tried alone.
@@ -258,6 +238,13 @@ impl Writer {
                 .map_err(|error| io_error(self.blobs.root(), &error))?;
         }
         Ok(())
+    }
+}
+
+/// Also when it panicked: nobody waits for what it will not do.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.abandon();
     }
 }
 

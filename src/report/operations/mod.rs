@@ -265,7 +265,7 @@ impl Fold {
                     self.samples.add(&history.fetched());
                 }
                 let fact = fact.map(|found| found.name);
-                self.incidents.output((stream, step), &output, fact.as_ref(), at);
+                self.incidents.output((stream, step), &output.value(), fact.as_ref(), at);
             }
             Event::ApprovalRequested { step, .. } if counts => {
                 self.approvals.asked += 1;

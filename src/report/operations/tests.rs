@@ -68,6 +68,7 @@ impl Log {
     fn succeeded(&mut self, run: &str, second: u64, output: Value, tool: Option<&str>) {
         let name = |tool: &str| Fact { tool: tool.to_owned(), place: PLACE.to_owned() };
         let fact = tool.map(|tool| Found::new(name(tool), None));
+        let output = output.into();
         let (step, history, seen) = ("evaluate".to_owned(), Rows::default(), Vec::new());
         self.add(run, second, Event::StepSucceeded { step, output, history, seen, fact });
     }

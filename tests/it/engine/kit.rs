@@ -192,7 +192,7 @@ impl Kit {
         let loaded = self.engine().load(run).await.unwrap();
         let node = &loaded.state.nodes[loaded.state.find(step).unwrap()];
         assert_eq!(node.phase.as_str(), "succeeded", "{step}: {:?}", node.failure);
-        Value::clone(&node.output)
+        node.output.clone().unwrap_or_default().into_value()
     }
 
     /// The state of a step, and why it failed.

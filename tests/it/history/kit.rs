@@ -140,7 +140,7 @@ pub(super) fn begun(id: &str) -> Vec<Event> {
 pub(crate) fn worked(rows: Vec<HistoryRow>) -> Vec<Event> {
     let step = "look".to_owned();
     let started = Event::AttemptStarted { step: step.clone(), attempt: 1, arguments: Value::Null };
-    let output = json!({});
+    let output = json!({}).into();
     vec![
         started,
         Event::StepSucceeded { step, output, history: rows.into(), seen: Vec::new(), fact: None },

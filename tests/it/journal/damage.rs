@@ -186,7 +186,7 @@ fn collected(number: u32) -> Event {
     let name = Fact { tool: "t".into(), place: "p".into() };
     Event::StepSucceeded {
         step: format!("look{number}"),
-        output: json!({}),
+        output: json!({}).into(),
         history: (0..500).map(row).collect::<Vec<_>>().into(),
         seen: Vec::new(),
         fact: Some(Found::new(name, Some(json!({ "baseline": [number, "x".repeat(1000)] })))),

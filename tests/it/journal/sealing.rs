@@ -63,7 +63,7 @@ fn ended() -> Event {
 }
 
 fn succeeded(step: &str, fact: Option<Found>) -> Event {
-    let (step, output) = (step.to_owned(), json!({ "found": step }));
+    let (step, output) = (step.to_owned(), json!({ "found": step }).into());
     Event::StepSucceeded { step, output, history: Vec::new().into(), seen: Vec::new(), fact }
 }
 
@@ -310,7 +310,7 @@ async fn files_rows_and_plans_of_sealed_runs_go_when_nobody_needs_them() {
     let row = |n: u32| HistoryRow { table: "t".into(), row: json!({ "n": n }) };
     let rows = Event::StepSucceeded {
         step: "rows".into(),
-        output: json!({}),
+        output: json!({}).into(),
         history: (0..500).map(row).collect::<Vec<_>>().into(),
         seen: Vec::new(),
         fact: None,
@@ -578,7 +578,7 @@ async fn a_journal_of_many_runs_becomes_a_fraction() {
         let mut events = Vec::new();
         for step in 0..10 {
             let step = format!("step_{step}");
-            let output = json!({ "blockers": [number, 7], "text": text, "ratio": 0.125 });
+            let output = json!({ "blockers": [number, 7], "text": text, "ratio": 0.125 }).into();
             let (history, seen) = (Vec::new().into(), Vec::new());
             events.push(attempt(&step, 60));
             events.push(Event::StepSucceeded { step, output, history, seen, fact: None });
