@@ -44,8 +44,7 @@ impl Groundwork {
 
     /// What is known of a run of the plan before its first event.
     pub(super) fn unbegun(&self) -> RunState {
-        let params = Arc::clone(&self.params);
-        RunState::new(Arc::clone(&self.graph), params, &self.plan.body.target)
+        RunState::new(Arc::clone(&self.graph), &self.params, &self.plan.body.target)
     }
 }
 

@@ -386,7 +386,7 @@ fn undo(world: &mut World, state: &RunState, id: usize) -> Vec<Event> {
 
 fn fresh(shapes: &[Shape]) -> RunState {
     let graph = Graph::of(&body(shapes), &|tool| tool == "write").unwrap();
-    RunState::new(Arc::new(graph), json!({}).into(), &Target::default())
+    RunState::new(Arc::new(graph), &json!({}).into(), &Target::default())
 }
 
 fn next(world: &mut World, state: &RunState) -> Vec<Event> {
@@ -558,7 +558,7 @@ fn a_workflow_is_embedded_once() {
         outputs: BTreeMap::new(),
     }));
     let graph = Graph::of(&body, &|_| false).unwrap();
-    let mut state = RunState::new(Arc::new(graph), json!({}).into(), &Target::default());
+    let mut state = RunState::new(Arc::new(graph), &json!({}).into(), &Target::default());
     let step = "s0".to_owned();
     let opened = Event::ScopeOpened { step, params: json!({}), target: Target::default() };
     let at = Timestamp::from_millis(0);

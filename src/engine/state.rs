@@ -100,7 +100,7 @@ pub struct IllegalTransition {
 
 impl RunState {
     /// A run that has not begun.
-    pub fn new(graph: Arc<Graph>, params: Arc<Value>, target: &Target) -> Self {
+    pub fn new(graph: Arc<Graph>, params: &Arc<Value>, target: &Target) -> Self {
         let mut state = Self {
             graph,
             nodes: Vec::new(),
@@ -132,7 +132,7 @@ impl RunState {
             busy: 0,
         };
         for def in [MAIN, ON_FAILURE, ALWAYS] {
-            state.open_instance(def, None, (Arc::clone(&params), target.clone()));
+            state.open_instance(def, None, (Arc::clone(params), target.clone()));
         }
         for handlers in [ON_FAILURE, ALWAYS] {
             state.instances[handlers].main = Some(MAIN);

@@ -187,7 +187,7 @@ impl<'a> Checker<'a> {
             return self.references(&expression, Text { value, place, offset }, names);
         }
         for reference in template.references() {
-            self.reference(&reference, Text { value, place, offset: 0 }, names);
+            self.reference(reference, Text { value, place, offset: 0 }, names);
         }
         json!({ "type": "string" })
     }

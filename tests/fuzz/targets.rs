@@ -157,7 +157,7 @@ fn begun(plan: &Plan) -> Option<RunState> {
     let is_write = |tool: &str| CATALOG.find(tool).is_some_and(|tool| tool.is_write());
     let graph = Graph::of(&plan.body, &is_write).ok()?;
     let params = Value::Object(plan.body.params.clone());
-    Some(RunState::new(Arc::new(graph), params.into(), &plan.body.target))
+    Some(RunState::new(Arc::new(graph), &params.into(), &plan.body.target))
 }
 
 fn next(plan: &Plan, state: &mut RunState, now: Timestamp) {

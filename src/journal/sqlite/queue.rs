@@ -30,14 +30,21 @@ struct State {
     requests: Vec<Request>,
     /// Whether somebody waits for one of them.
     awaited: bool,
-    /// Whether the writer sleeps until something comes.
-    idle: bool,
+    writer: Writing,
     /// Whether nothing will come any more.
     closed: bool,
-    /// Whether the writer is gone.
-    gone: bool,
     /// Requests and bytes of payload that are not committed yet, those at the writer included.
     backlog: (usize, usize),
+}
+
+/// What the writer does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writing {
+    #[default]
+    Works,
+    /// It sleeps until something comes.
+    Sleeps,
+    IsGone,
 }
 
 /// The requests of a commit.
@@ -63,13 +70,13 @@ impl Queue {
     pub(super) fn push(&self, request: Request) -> bool {
         let (awaited, bytes) = (request.is_awaited(), request.bytes());
         let mut state = self.state();
-        if state.gone {
+        if state.writer == Writing::IsGone {
             return false;
         }
         state.requests.push(request);
         state.backlog = (state.backlog.0 + 1, state.backlog.1 + bytes);
-        let first = std::mem::take(&mut state.idle);
-        let wakes = first || (awaited && !state.awaited) || state.requests.len() == LARGEST_GROUP;
+        let sleeps = std::mem::take(&mut state.writer) == Writing::Sleeps;
+        let wakes = sleeps || (awaited && !state.awaited) || state.requests.len() == LARGEST_GROUP;
         state.awaited |= awaited;
         drop(state);
         if wakes {
@@ -86,10 +93,10 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            state.idle = true;
+            state.writer = Writing::Sleeps;
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.idle = false;
+        state.writer = Writing::Works;
         let deadline = Instant::now() + LINGER;
         while !state.awaited && !state.closed && state.requests.len() < LARGEST_GROUP {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -122,7 +129,7 @@ impl Queue {
     /// The writer is gone: whoever waits for it is told.
     pub(super) fn abandon(&self) {
         let mut state = self.state();
-        state.gone = true;
+        state.writer = Writing::IsGone;
         let left = std::mem::take(&mut state.requests);
         drop(state);
         drop(left);
