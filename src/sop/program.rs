@@ -22,8 +22,10 @@ const BUDGET_PER_VALUE: u64 = 100;
 /// How deep a syntax tree may be.
 const MAX_TREE: usize = 200;
 
-/// Long texts are parsed, and texts with loops or functions evaluated, on a stack of their own.
+/// Long texts are parsed, and texts with loops or functions evaluated, on a stack of their own. A short one cannot
+/// be nested deeply; statements take more of the stack than expressions do.
 const SMALL: usize = 1_000;
+const SMALL_SCRIPT: usize = 200;
 const STACK: usize = 128 << 20;
 
 /// What came out of an evaluation.
@@ -73,6 +75,14 @@ impl Kind {
             Self::Script => 64 << 10,
         }
     }
+
+    /// Longer texts may be nested too deeply for any stack.
+    const fn small(self) -> usize {
+        match self {
+            Self::Expression => SMALL,
+            Self::Script => SMALL_SCRIPT,
+        }
+    }
 }
 
 /// A compiled text.
@@ -102,8 +112,7 @@ impl Program {
                 text.len()
             )));
         }
-        let own_stack = kind == Kind::Script || text.len() > SMALL;
-        let ast = on_stack(own_stack, || parse(engines, kind, text, known))??;
+        let ast = on_stack(text.len() > kind.small(), || parse(engines, kind, text, known))??;
         let found = reference::find(&ast, known);
         let mut references: Vec<Reference> = Vec::new();
         let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();

@@ -211,8 +211,25 @@ mod tests {
         let sum = format!("1{}", " + 1".repeat(10_000));
         let message = failure(&sum).message;
         assert!(message.contains("complex"), "{message}");
-        for open in ["(", "[", "#{a:", "!", "-", "if true {", "|x| "] {
+        for open in [
+            "(",
+            "[",
+            "#{a:",
+            "!",
+            "-",
+            "{",
+            "||",
+            "{{",
+            "if a{",
+            "if true {",
+            "do{",
+            "|x| ",
+            "switch 1{_=>",
+            "`${",
+        ] {
             assert!(evaluate(&open.repeat(5_000)).is_err(), "{open}");
+            // On the stack of this thread, which is a small one.
+            assert!(evaluate(&open.repeat(200 / open.len())).is_err(), "{open}");
             assert!(Sandbox::new().expression(&open.repeat(1_000)).is_err(), "{open}");
         }
         assert!(evaluate(&" ".repeat(100_000)).is_err());
