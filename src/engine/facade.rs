@@ -415,11 +415,7 @@ impl Engine {
         run: &RunId,
     ) -> Result<(Arc<Groundwork>, Vec<Entry>), EngineError> {
         let entries = self.parts.journal.read(&Stream::Run(run.clone()), 0).await?;
-        let groundwork = self.groundwork(run, &entries).await?;
-        if is_sealed(&entries) {
-            return Err(EngineError::Sealed { run: run.clone() });
-        }
-        Ok((groundwork, entries))
+        Ok((self.groundwork(run, &entries).await?, entries))
     }
 
     /// What is known of a run, folded piece by piece: its entries are never there all at once.
@@ -428,22 +424,17 @@ impl Engine {
         let mut page = self.parts.journal.read_some(&stream, 0, PAGE).await?;
         let groundwork = self.groundwork(run, &page).await?;
         let mut state = groundwork.unbegun();
-        let mut last = 0;
-        while !page.is_empty() {
-            for Entry { event, at, seq, .. } in &page {
-                if *seq != last + 1 {
-                    return Err(EngineError::Sealed { run: run.clone() });
-                }
-                last = *seq;
-                let applied = state.apply(event, *at, *seq);
-                applied.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
-            }
+        loop {
+            let folded = state.replay(&page);
+            state = folded.map_err(|source| EngineError::Illegal { run: run.clone(), source })?;
             if u32::try_from(page.len()).is_ok_and(|read| read < PAGE) {
-                break;
+                return Ok((groundwork, state));
             }
-            page = self.parts.journal.read_some(&stream, last, PAGE).await?;
+            page = self.parts.journal.read_some(&stream, state.last_seq, PAGE).await?;
+            if is_sealed(state.last_seq, &page) {
+                return Err(EngineError::Sealed { run: run.clone() });
+            }
         }
-        Ok((groundwork, state))
     }
 
     /// What follows from the plan of a run that begins with these entries.
@@ -460,6 +451,10 @@ impl Engine {
             let prefix = run.to_string();
             return Err(JournalError::NoSuchRun { prefix, found: 0 }.into());
         };
+        // The plan of one that is sealed may be gone.
+        if is_sealed(0, entries) {
+            return Err(EngineError::Sealed { run: run.clone() });
+        }
         let known = self.plans.hold(&plan_id);
         if let Some(groundwork) = known.groundwork() {
             return Ok(groundwork);

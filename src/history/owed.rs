@@ -60,7 +60,7 @@ pub(super) async fn after(
     for entry in ended.into_iter().filter(|entry| entry.position <= head.position) {
         let run = RunId::new(entry.stream.as_str());
         let entries = journal.read(&Stream::Run(run), 0).await?;
-        if is_sealed(&entries) {
+        if is_sealed(0, &entries) {
             // What it did is told by events that are gone. Rows made of the rest would say something else.
             continue;
         }

@@ -100,10 +100,6 @@ impl<T: InFront> Journal for T {
         self.take(batch, durability)
     }
 
-    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        self.behind().read(stream, after)
-    }
-
     fn read_some(
         &self,
         stream: &Stream,

@@ -188,11 +188,6 @@ impl Journal for MemoryJournal {
         Box::pin(async move { self.append_now(batch, durability) })
     }
 
-    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        let found = self.stream_after(stream, after, |_| true);
-        Box::pin(async { Ok(found) })
-    }
-
     fn read_some(
         &self,
         stream: &Stream,

@@ -252,10 +252,11 @@ pub struct Space {
     pub free: u64,
 }
 
-/// Whether a run is sealed, when these are all entries of its stream: a stream has no gaps otherwise.
-pub fn is_sealed(entries: &[Entry]) -> bool {
+/// Whether a run is sealed, when these are the first entries of its stream, or the next ones after a sequence
+/// number: a stream has no gaps otherwise.
+pub fn is_sealed(after: u64, entries: &[Entry]) -> bool {
     let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-    entries.last().is_some_and(|last| last.seq != count)
+    entries.last().is_some_and(|last| last.seq != after.saturating_add(count))
 }
 
 /// Which runs are listed.
@@ -410,7 +411,9 @@ pub trait Journal: Send + Sync {
     ) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
 
     /// The entries of a stream after a sequence number, buffered ones excluded.
-    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>>;
+    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
+        self.read_some(stream, after, u32::MAX)
+    }
 
     /// The first so many of these entries: a long stream is read piece by piece.
     fn read_some(

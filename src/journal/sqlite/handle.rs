@@ -159,11 +159,6 @@ impl Journal for SqliteJournal {
         Box::pin(self.append_one(batch, durability))
     }
 
-    fn read(&self, stream: &Stream, after: u64) -> BoxFuture<'_, Result<Vec<Entry>, JournalError>> {
-        let stream = stream.clone();
-        Box::pin(async move { self.reader.read(stream.as_str(), after) })
-    }
-
     fn read_some(
         &self,
         stream: &Stream,

@@ -103,13 +103,7 @@ impl Reader {
         Ok(entries)
     }
 
-    /// The entries of a stream after a sequence number.
-    pub(super) fn read(&self, stream: &str, after: u64) -> Result<Vec<Entry>, JournalError> {
-        let rest = "stream = ?1 and seq > ?2 order by seq";
-        self.with(|conn| self.select(conn, rest, params![stream, integer(after)]))
-    }
-
-    /// The first so many of these entries.
+    /// The first so many entries of a stream after a sequence number.
     pub(super) fn read_some(
         &self,
         stream: &str,

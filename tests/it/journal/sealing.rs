@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lakeops::engine::parts::Unobserved;
+use lakeops::engine::{Engine, EngineError};
 use lakeops::journal::conformance::{TurnedClock, sample_plan};
 use lakeops::journal::event::{Compensation, Decision, Fact, Found};
 use lakeops::journal::retention::{held_against, next, seal_next, seal_of};
@@ -11,13 +13,16 @@ use lakeops::journal::{
     Durability, Event, Expect, Journal, JournalError, Outcome, SqliteJournal, verify_against,
 };
 use lakeops::kernel::{Digest, Redactor, RunId, Span, Timestamp};
+use lakeops::postgres::PgEndpoint;
 use lakeops::tools::Catalog;
 use lakeops::tools::tool::HistoryRow;
 use rusqlite::Connection;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::sample::{append, attempt, begin, begun, created, run, somebody};
 use crate::harness::disk::{Disk, Draws, Fault};
+use crate::harness::parts::parts;
 
 const DAY: i64 = 24 * 3_600 * 1_000;
 const BEGIN: i64 = 1_700_000_000_000;
@@ -360,6 +365,15 @@ async fn files_rows_and_plans_of_sealed_runs_go_when_nobody_needs_them() {
     let journal = open_at(dir.path(), 1_302);
     journal.seal(old_on(1_302)).await.unwrap();
     assert!(journal.plan(&plan.id).await.unwrap().is_none());
+    // Who asks for a run whose plan is gone as well is told that it is sealed.
+    let nowhere = PgEndpoint::socket(dir.path(), 1, "nobody", "none");
+    let engine =
+        Engine::new(parts(Arc::<SqliteJournal>::clone(&journal), Arc::new(nowhere), somebody()));
+    let told = engine.load(&RunId::new("cccc")).await.map(drop);
+    assert!(matches!(told, Err(EngineError::Sealed { .. })), "{told:?}");
+    let told =
+        engine.execute(&RunId::new("cccc"), CancellationToken::new(), Arc::new(Unobserved)).await;
+    assert!(matches!(told, Err(EngineError::Sealed { .. })), "{told:?}");
     assert_eq!(journal.verify().await.unwrap().broken, None);
 }
 
