@@ -41,6 +41,18 @@ pub struct WriterSetup<'a> {
     pub expected: Option<&'a ServerFacts>,
 }
 
+impl WriterSetup<'_> {
+    /// The server's own limits, in milliseconds.
+    fn timeouts(&self) -> [(&'static str, i32); 3] {
+        [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_session_timeout", self.limits.statement_timeout.0),
+        ]
+        .map(|(name, limit)| (name, bind::timeout_millis(limit)))
+    }
+}
+
 /// What a statement did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -106,13 +118,8 @@ impl PgWriter {
     /// start. A session that does not answer soon is taken for broken.
     pub async fn begin_as(&mut self, setup: &WriterSetup<'_>) -> Result<(), PgError> {
         let name = bind::literal(setup.application_name);
-        let statement = bind::timeout_millis(setup.statement_timeout);
-        let lock = bind::timeout_millis(setup.lock_timeout);
-        let idle = bind::timeout_millis(setup.limits.statement_timeout.0);
-        let text = format!(
-            "set application_name = {name}; set statement_timeout = {statement}; \
-             set lock_timeout = {lock}; set idle_in_transaction_session_timeout = {idle}; begin"
-        );
+        let limits = setup.timeouts().map(|(limit, millis)| format!("set {limit} = {millis}; "));
+        let text = format!("set application_name = {name}; {}begin", limits.concat());
         self.patience = setup.statement_timeout.saturating_add(GRACE);
         let begun = bind::simple(&mut self.connection, text);
         answer("begin", 0, kept::SOON, begun).await.map(drop)
@@ -238,16 +245,13 @@ impl PgWriter {
 fn startup(setup: &WriterSetup<'_>) -> super::endpoint::Startup {
     super::endpoint::Startup {
         application_name: setup.application_name.to_owned(),
-        settings: vec![
+        settings: [
             ("lakeops.session", setup.application_name.to_owned()),
             ("lakeops.run", setup.run.to_owned()),
-            ("statement_timeout", bind::timeout_millis(setup.statement_timeout).to_string()),
-            ("lock_timeout", bind::timeout_millis(setup.lock_timeout).to_string()),
-            (
-                "idle_in_transaction_session_timeout",
-                bind::timeout_millis(setup.limits.statement_timeout.0).to_string(),
-            ),
-        ],
+        ]
+        .into_iter()
+        .chain(setup.timeouts().map(|(limit, millis)| (limit, millis.to_string())))
+        .collect(),
     }
 }
 

@@ -548,6 +548,10 @@ mod tests {
     use super::*;
     use crate::kernel::{RandomIds, SystemClock};
 
+    fn outside() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
+        (Arc::new(SystemClock), Arc::new(RandomIds))
+    }
+
     /// Counts are what can be promised on any machine: steps share commits.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn scripts_share_commits() {
@@ -568,9 +572,7 @@ mod tests {
         let mut least = [u64::MAX; MOST.len()];
         for _ in 0..5 {
             let dir = tempfile::tempdir().unwrap();
-            let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
-                (Arc::new(SystemClock), Arc::new(RandomIds));
-            let report = Box::pin(measure(dir.path(), size, outside, Beside::default(), &|_| ()))
+            let report = Box::pin(measure(dir.path(), size, outside(), Beside::default(), &|_| ()))
                 .await
                 .unwrap();
             eprintln!("{}", serde_json::to_string_pretty(&report).unwrap());
@@ -595,9 +597,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let allocated = |steps: u32| {
             let dir = tempfile::tempdir().unwrap();
-            let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
-                (Arc::new(SystemClock), Arc::new(RandomIds));
-            let bench = Bench::new(dir.path(), outside, Arc::new(NoDatabase)).unwrap();
+            let bench = Bench::new(dir.path(), outside(), Arc::new(NoDatabase)).unwrap();
             let work = || {
                 runtime.block_on(bench.chain(steps)).unwrap();
             };
@@ -626,9 +626,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let allocated = |runs: u32| {
             let dir = tempfile::tempdir().unwrap();
-            let outside: (Arc<dyn Clock>, Arc<dyn IdSource>) =
-                (Arc::new(SystemClock), Arc::new(RandomIds));
-            let bench = Bench::new(dir.path(), outside, Arc::new(NoDatabase)).unwrap();
+            let bench = Bench::new(dir.path(), outside(), Arc::new(NoDatabase)).unwrap();
             let work = || {
                 runtime.block_on(bench.many(Size { runs, ..none })).unwrap();
             };

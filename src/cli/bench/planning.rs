@@ -20,14 +20,13 @@ impl Bench {
     /// A workflow of so many steps, in as many files as that needs, each with two edges: read and checked,
     /// then planned.
     pub(super) fn large_workflow(&self, steps: u32) -> Result<[Figure; 2], BenchError> {
-        let mut parts = Vec::new();
         let mut whole = "version: 1\nname: large\ndescription: Made up.\nsteps:\n".to_owned();
-        let mut left = steps;
-        while left > 0 {
+        let (mut first, mut parts) = (0, Vec::new());
+        while first < steps {
             let name = format!("part_{}", parts.len());
             // The step that embeds a part is one more.
-            let own = left.saturating_sub(1).clamp(1, MOST_OF_A_FILE);
-            left = left.saturating_sub(own + 1);
+            let own = (steps - first - 1).clamp(1, MOST_OF_A_FILE);
+            first += own + 1;
             // Writing to a text cannot fail.
             let _ = writeln!(whole, "  - {{ id: {name}, workflow: {name} }}");
             parts.push((name.clone(), workflow(&name, own)));
