@@ -164,12 +164,11 @@ async fn killed_anywhere_each_row_is_seen_once() {
     boundaries.dedup();
     assert!(boundaries.len() > 15, "{boundaries:?}");
     for (place, boundary) in boundaries.iter().enumerate() {
-        let nth = boundaries[..place].iter().filter(|name| *name == boundary).count();
         let endpoint = database("archive").await;
         let crash = Crash::remembering(&archiving(), &endpoint);
         std::fs::create_dir_all(crash.state()).unwrap();
         let (before, _) = Eyes::new(&endpoint, &crash.state()).seen().await;
-        let end = crash.run_until(boundary, u64::try_from(nth).unwrap() + 1);
+        let end = crash.run_until_place(&boundaries, place);
         assert_eq!(end, End::Killed, "{boundary}");
         let now = Eyes::new(&endpoint, &crash.state()).seen().await.0;
         assert_eq!(now, before, "killed at {boundary}");
@@ -393,12 +392,11 @@ async fn cold_partitions_are_archived_detached_and_come_back() {
     assert_eq!(eyes.seen_of("public.parted").await, (before, 0));
 
     for (place, boundary) in boundaries.iter().enumerate() {
-        let nth = boundaries[..place].iter().filter(|name| *name == boundary).count();
         let endpoint = parted().await;
         let crash = Crash::remembering(&whole, &endpoint);
         std::fs::create_dir_all(crash.state()).unwrap();
         let (before, _) = Eyes::new(&endpoint, &crash.state()).seen_of("public.parted").await;
-        let end = crash.run_until(boundary, u64::try_from(nth).unwrap() + 1);
+        let end = crash.run_until_place(&boundaries, place);
         // The run may be over before its last step has noticed that its end is recorded.
         let is_last = place + 1 == boundaries.len() && boundary.ends_with("/after commit");
         assert!(end == End::Killed || is_last, "{boundary}");

@@ -217,15 +217,7 @@ async fn a_kept_session_killed_in_its_transaction_leaves_one_effect() {
         let mut world = world("killed").await;
         look(&mut world, 0, "null").await;
         world.key.index = 1;
-        let (endpoint, key) = (world.endpoint().clone(), world.key.clone());
-        world.kill = Box::new(At(phase, move || terminate(&endpoint, &key)));
-        let ended = world.apply().await;
-        assert_eq!(ended.as_ref().err().map(|failure| failure.class), class, "{phase}: {ended:?}");
-        let found = world.recover(&Value::Null).await.unwrap();
-        let is_found = matches!(found, Recovered::Applied(_));
-        assert_eq!(is_found, class.is_none(), "{phase}: {found:?}");
-        world.kill = Box::new(At("no phase", || ()));
-        assert_eq!(world.done().await.recovered, class.is_none(), "{phase}");
+        world.done_though_killed(phase, class).await;
         assert_eq!(value::<i64>(world.endpoint(), "select count(*) from seen").await, 2, "{phase}");
         look(&mut world, 2, "null").await;
     }

@@ -8,7 +8,7 @@ use lakeops::postgres::PgReader;
 use serde_json::{Value, json};
 
 use super::proxy::{self, Fault};
-use super::world::{At, World, execute_now, set_up, terminate};
+use super::world::{World, execute_now, set_up};
 use crate::harness::{connect, execute, postgres, value};
 
 const INSERT: &str = "insert into t values (1, 2)";
@@ -66,15 +66,7 @@ async fn a_session_killed_at_any_phase_leaves_one_effect() {
         ("after effect", None),
     ] {
         let mut world = World::transactional("killed", INSERT).await;
-        let (endpoint, key) = (world.endpoint().clone(), world.key.clone());
-        world.kill = Box::new(At(phase, move || terminate(&endpoint, &key)));
-        let ended = world.apply().await;
-        assert_eq!(ended.as_ref().err().map(|failure| failure.class), class, "{phase}: {ended:?}");
-        let found = world.recover(&Value::Null).await.unwrap();
-        let is_found = matches!(found, Recovered::Applied(_));
-        assert_eq!(is_found, class.is_none(), "{phase}: {found:?}");
-        world.kill = Box::new(At("no phase", || ()));
-        assert_eq!(world.done().await.recovered, class.is_none(), "{phase}");
+        world.done_though_killed(phase, class).await;
         assert_eq!(rows(&world).await, 1, "{phase}");
     }
 }

@@ -11,8 +11,8 @@ use lakeops::engine::apply::{
 };
 use lakeops::engine::{Sessions, SessionsOf};
 use lakeops::kernel::{
-    BoxFuture, Change, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery, RunId,
-    Secret, SystemClock, Target,
+    BoxFuture, Change, Digest, Direction, Failure, KillPoints, Operation, Receipt, Recovery,
+    RetryClass, RunId, Secret, SystemClock, Target,
 };
 use lakeops::lakebase::Workspace;
 use lakeops::postgres::{PgEndpoint, ServerFacts};
@@ -165,6 +165,24 @@ impl World {
             Ok(Applied::Done(receipt)) => receipt,
             other => panic!("not done: {other:?}"),
         }
+    }
+
+    /// Has the change's session killed at a phase, of which the failure is of a class, or none; whether it
+    /// happened is found, and doing it again does it once.
+    pub(super) async fn done_though_killed(
+        &mut self,
+        phase: &'static str,
+        class: Option<RetryClass>,
+    ) {
+        let (endpoint, key) = (self.endpoint().clone(), self.key.clone());
+        self.kill = Box::new(At(phase, move || terminate(&endpoint, &key)));
+        let ended = self.apply().await;
+        assert_eq!(ended.as_ref().err().map(|failure| failure.class), class, "{phase}: {ended:?}");
+        let found = self.recover(&Value::Null).await.unwrap();
+        let is_found = matches!(found, Recovered::Applied(_));
+        assert_eq!(is_found, class.is_none(), "{phase}: {found:?}");
+        self.kill = Box::new(At("no phase", || ()));
+        assert_eq!(self.done().await.recovered, class.is_none(), "{phase}");
     }
 
     /// The failure of a change that must fail.

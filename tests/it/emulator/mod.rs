@@ -9,52 +9,25 @@ mod recovery;
 mod rehearsal;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use lakeops::emulator::{Emulator, EmulatorOptions};
-use lakeops::kernel::{BoxFuture, Clock, RandomIds, SystemClock, Timestamp};
+use lakeops::kernel::{Clock as _, RandomIds, SystemClock};
 use lakeops::postgres::Quiet;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::harness::Place;
+use crate::harness::clock::TurnedClock;
 
 /// An emulator, and a client of its API.
 struct TestEmulator {
     emulator: Emulator,
     place: Place,
     client: reqwest::Client,
-    clock: Arc<Forward>,
-}
-
-/// The system's clock, which can be set forward: what is to expire need not be waited for, and does not
-/// expire while the machine is busy.
-#[derive(Default)]
-struct Forward(AtomicI64);
-
-impl Forward {
-    fn turn(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for Forward {
-    fn now(&self) -> Timestamp {
-        let ahead = self.0.load(Ordering::SeqCst);
-        Timestamp::from_millis(SystemClock.now().as_millis() + ahead)
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            // In slices, so that sleepers notice when it is set forward.
-            while self.now() < at {
-                let slice = at.since(self.now()).min(Duration::from_millis(50));
-                SystemClock.sleep_until(SystemClock.now().plus(slice)).await;
-            }
-        })
-    }
+    /// What is to expire need not be waited for, and does not expire while the machine is busy.
+    clock: Arc<TurnedClock>,
 }
 
 pub(super) fn client() -> reqwest::Client {
@@ -68,10 +41,10 @@ impl TestEmulator {
     }
 
     async fn start_in(place: Place) -> Self {
-        let clock = Arc::<Forward>::default();
+        let clock = Arc::<TurnedClock>::default();
         let options = EmulatorOptions::new(
             place.state(),
-            (Arc::<Forward>::clone(&clock), Arc::new(RandomIds)),
+            (Arc::<TurnedClock>::clone(&clock), Arc::new(RandomIds)),
             place.local.clone(),
             Arc::new(Quiet),
         );

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::clock::TurnedClock;
 use crate::harness::parts::parts;
 
 /// Remembers the titles of messages.
@@ -51,36 +52,6 @@ pub(super) fn me() -> Principal {
 
 pub(super) fn somebody(name: &str) -> Principal {
     Principal { name: name.to_owned(), from: "test".to_owned() }
-}
-
-/// The machine's clock, and how far a test has turned it.
-#[derive(Default)]
-pub(super) struct TurnedClock(AtomicI64);
-
-impl TurnedClock {
-    pub(super) fn turn(&self, by: Duration) {
-        self.turn_by(i64::try_from(by.as_millis()).unwrap());
-    }
-
-    /// Forward or back, in milliseconds.
-    pub(super) fn turn_by(&self, by: i64) {
-        self.0.fetch_add(by, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TurnedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(SystemClock.now().as_millis() + self.0.load(Ordering::SeqCst))
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            while self.now() < at {
-                let left = at.since(self.now()).min(Duration::from_millis(5));
-                SystemClock.sleep_until(SystemClock.now().plus(left)).await;
-            }
-        })
-    }
 }
 
 impl Kit {

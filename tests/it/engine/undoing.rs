@@ -254,13 +254,12 @@ async fn a_kill_anywhere_in_an_approved_undoing_changes_nothing_in_the_end() {
     assert!(undoing.clone().any(|(_, name)| name.contains("undo 0")), "{names:#?}");
     let (mut killed, mut places) = (0, 0);
     for (place, name) in undoing {
-        let nth = names[..=place].iter().filter(|earlier| earlier.contains(name)).count();
         places += 1;
         // Which events share a commit is chance, and so are the names of some boundaries.
         for _ in 0..3 {
             let endpoint = database().await;
             let crash = Crash::new(&plan, &endpoint);
-            let end = crash.run_until(name, u64::try_from(nth).unwrap());
+            let end = crash.run_until_place(&names, place);
             assert_eq!(crash.finish(), "failed", "killed at {name}");
             let undone = "select count(*) from public.undone";
             assert_eq!(value::<i64>(&endpoint, undone).await, 1, "killed at {name}");

@@ -181,6 +181,14 @@ impl Crash {
         self.wait(self.spawn_among(Some(nth), boundary))
     }
 
+    /// The same for the boundary at a place of those that another run reached, each name counted as it is
+    /// killed: by what it contains.
+    pub(crate) fn run_until_place(&self, reached: &[String], place: usize) -> End {
+        let name = &reached[place];
+        let nth = reached[..=place].iter().filter(|earlier| earlier.contains(name)).count();
+        self.run_until(name, u64::try_from(nth).unwrap())
+    }
+
     /// Lets processes go on until one of them ends the run.
     pub(crate) fn finish(&self) -> String {
         match self.run(None) {

@@ -3,6 +3,7 @@
 //! One throw-away server for each test process: it stops when the process ends, however it ends, and
 //! what it leaves on disk goes with the next test process. The programs are kept across runs.
 
+pub(crate) mod clock;
 pub(crate) mod crash;
 pub(crate) mod disk;
 pub(crate) mod model;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lakeops::cli::demo::load::Load;
 use lakeops::cli::demo::patient::Patient;
@@ -25,6 +26,7 @@ use lakeops::postgres::{
     Cluster, ClusterOptions, Installation, LocalPostgres, PgEndpoint, PostgresError, Quiet,
     ServerOptions, ServerRecord,
 };
+use nix::time::{ClockId, clock_gettime};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -256,13 +258,9 @@ pub(crate) async fn within_a_day() {
     }
 }
 
-/// How long this thread has had a processor: a measure of work that a busy machine does not change. Where the
-/// system does not tell, the time that has passed.
+/// How long this thread has had a processor: a measure of work that a busy machine does not change.
 pub(crate) fn worked() -> Duration {
-    static BEGUN: OnceLock<Instant> = OnceLock::new();
-    let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
-    nanos.map_or_else(|| BEGUN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
 /// Runs an ignored test in a process of its own: one that measures its process.
