@@ -306,6 +306,13 @@ impl<'a> Session<'a> {
         Ok(Engine::new(parts).masking(self.shell.out.redactor().clone()))
     }
 
+    /// The engine, for a plan. Its connection is opened now, and fails now, when something in the plan may ask for
+    /// it; else it is left alone.
+    pub async fn engine_for(&self, plan: &Plan) -> Result<Engine, CliError> {
+        let connection = plan.body.connects().then_some(plan.body.connection.as_str());
+        self.engine(connection.as_slice()).await
+    }
+
     /// The history of this journal.
     pub fn history(&self) -> Result<Arc<HistoryWriter>, CliError> {
         if let Some(history) = self.history.get() {

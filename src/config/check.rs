@@ -227,7 +227,7 @@ mod tests {
     use crate::config::document::{Document, schema};
 
     fn messages(value: &Value) -> Vec<String> {
-        let found = check(&schema(), value);
+        let found = check(schema(), value);
         found.into_iter().map(|f| format!("{}: {}", dotted(&f.path), f.message)).collect()
     }
 
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn hints_name_the_nearest_key() {
-        let found = check(&schema(), &json!({ "conections": {}, "settings": { "zzz": 1 } }));
+        let found = check(schema(), &json!({ "conections": {}, "settings": { "zzz": 1 } }));
         assert_eq!(found[0].hint.as_deref(), Some("did you mean `connections`?"));
         assert!(found[1].hint.as_deref().unwrap().starts_with("known keys: allow_commands"));
     }

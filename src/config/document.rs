@@ -2,6 +2,7 @@
 //! tell; the defaults are the built-in layer.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,9 +80,12 @@ impl Default for Document {
     }
 }
 
-/// JSON Schema of a configuration, without references.
-pub fn schema() -> Value {
-    let settings = schemars::generate::SchemaSettings::draft2020_12();
-    let generator = settings.with(|settings| settings.inline_subschemas = true).into_generator();
-    generator.into_root_schema_for::<Document>().to_value()
+/// JSON Schema of a configuration, without references. It is made at first use.
+pub fn schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let settings = schemars::generate::SchemaSettings::draft2020_12();
+        let settings = settings.with(|settings| settings.inline_subschemas = true);
+        settings.into_generator().into_root_schema_for::<Document>().to_value()
+    });
+    &SCHEMA
 }

@@ -371,25 +371,28 @@ impl Loader<'_> {
         flags: &Flags,
         file: Option<&Path>,
     ) -> Layer {
-        let schema = schema();
         let mut layers = Layer::default();
         if let Ok(Value::Object(defaults)) = serde_json::to_value(Document::default()) {
             layers.value = defaults;
         }
+        let mut written = Layer::default();
         if let (Some(file), Some(text)) = (file, self.text) {
             let (layer, mistakes) = super::file::parse(file, text);
             for mistake in mistakes {
                 self.push(mistake.message, mistake.origin, None);
             }
-            let over = overrides::environment(environment, &schema, &layer, &mut self.problems);
-            layers.put(layer);
-            layers.put(over);
-        } else {
-            let none = Layer::default();
-            layers.put(overrides::environment(environment, &schema, &none, &mut self.problems));
+            written = layer;
         }
+        let over = overrides::environment(environment, &written, &mut self.problems);
+        let is_default = written.value.is_empty() && over.value.is_empty();
+        layers.put(written);
+        layers.put(over);
+        // Flags say nothing that could be of a wrong form.
         layers.put(overrides::flags(environment, flags));
-        for finding in check::check(&schema, &Value::Object(layers.value.clone())) {
+        if is_default {
+            return layers;
+        }
+        for finding in check::check(schema(), &Value::Object(layers.value.clone())) {
             let place = layers.place(&finding.path);
             let origin = if finding.at_key { place.key } else { place.value };
             self.push(finding.message, origin, finding.hint);
@@ -457,11 +460,14 @@ impl Loader<'_> {
 
     fn targets(&mut self, document: &Document, layers: &Layer) -> BTreeMap<String, Settings> {
         let mut targets = BTreeMap::new();
+        if document.targets.is_empty() {
+            return targets;
+        }
         let base = match serde_json::to_value(&document.settings) {
             Ok(Value::Object(base)) => base,
             Ok(_) | Err(_) => Map::new(),
         };
-        let settings_schema = check::schema_at(&schema(), &["settings".to_owned()]).cloned();
+        let settings_schema = check::schema_at(schema(), &["settings".to_owned()]);
         for (name, over) in &document.targets {
             let mut merged = base.clone();
             if let Value::Object(over) = over {
@@ -469,7 +475,7 @@ impl Loader<'_> {
             }
             let merged = Value::Object(merged);
             let path = ["targets".to_owned(), name.clone()];
-            if let Some(settings_schema) = &settings_schema {
+            if let Some(settings_schema) = settings_schema {
                 for finding in check::check(settings_schema, &merged) {
                     let path = [&path[..], &finding.path[..]].concat();
                     let origin = layers.place(&path).key;

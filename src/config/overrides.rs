@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::Environment;
 use super::check::{closest, schema_at};
+use super::document::schema;
 use super::layer::{Layer, Origin, Place};
 use super::load::Problem;
 use crate::kernel::Secret;
@@ -55,7 +56,6 @@ const PATHS: [&str; 4] = ["state", "workflows", "sops", "sql"];
 /// the source of a secret or a URL).
 pub(super) fn environment(
     environment: &dyn Environment,
-    schema: &Value,
     file: &Layer,
     problems: &mut Vec<Problem>,
 ) -> Layer {
@@ -68,9 +68,9 @@ pub(super) fn environment(
         }
         let path = path_of(&variable);
         // What may name the actor is the file's to say, not the environment's own.
-        let known = schema_at(schema, &path).filter(|_| path != ["actor_from_env"]);
+        let known = schema_at(schema(), &path).filter(|_| path != ["actor_from_env"]);
         let Some(wanted) = known else {
-            problems.push(unknown(&variable, &path, schema));
+            problems.push(unknown(&variable, &path, schema()));
             continue;
         };
         let value = if PATHS.contains(&path.join(".").as_str()) {

@@ -77,6 +77,12 @@ pub struct PlanBody {
 }
 
 impl PlanBody {
+    /// Whether something in it may ask for what its connection leads to. Scripts, approvals, and waits for a time
+    /// or an event do not.
+    pub fn connects(&self) -> bool {
+        !(self.tools.is_empty() && self.sql.is_empty() && self.preconditions.is_empty())
+    }
+
     /// Whether a step of it, however deep, may wake a suspended compute.
     pub fn may_wake(&self) -> bool {
         [&self.steps, &self.on_failure, &self.always].into_iter().any(|steps| wakes(steps))

@@ -153,6 +153,13 @@ pub fn target_value(target: &Target) -> Value {
     })
 }
 
+/// Pins a text of the library: it is the same wherever it is named.
+fn pin(texts: &mut BTreeMap<String, PinnedText>, name: &str, text: &str) {
+    if !texts.contains_key(name) {
+        texts.insert(name.to_owned(), PinnedText::new(text));
+    }
+}
+
 struct Planner<'a> {
     inputs: &'a PlanInputs<'a>,
     /// The file of the workflow at hand.
@@ -170,7 +177,7 @@ impl<'a> Planner<'a> {
         Self {
             inputs,
             source: workflow.spec.source.clone(),
-            sandbox: Sandbox::new(),
+            sandbox: Sandbox::keeping(),
             depth: 0,
             scripts: BTreeMap::new(),
             sql: BTreeMap::new(),
@@ -307,12 +314,12 @@ impl<'a> Planner<'a> {
                 document::Action::Tool(ToolCall { tool: tool.meta().name.to_owned(), with: call })
             }
             Action::Script { path, text } => {
-                self.scripts.insert(path.clone(), PinnedText::new(text.clone()));
+                pin(&mut self.scripts, path, text);
                 let with = arguments(literals, with);
                 document::Action::Script { script: path.clone(), with }
             }
             Action::Sql { name, text, binds } => {
-                self.sql.insert(name.clone(), PinnedText::new(text.clone()));
+                pin(&mut self.sql, name, text);
                 let with = binds.iter().map(|bind| literals.reduce(bind.to_json())).collect();
                 document::Action::Sql { sql: name.clone(), with }
             }

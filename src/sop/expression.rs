@@ -13,8 +13,8 @@ pub struct Expression {
 }
 
 impl Expression {
-    pub(super) fn new(program: Program) -> Self {
-        Self { program: Arc::new(program) }
+    pub(super) const fn new(program: Arc<Program>) -> Self {
+        Self { program }
     }
 
     /// The expression as it is written.
@@ -233,6 +233,23 @@ mod tests {
         assert_eq!(evaluated.seen.len(), 1);
         assert_eq!(evaluated.seen[0].name, "steps.decide.act");
         assert_eq!(evaluated.seen[0].value, json!(true));
+    }
+
+    #[test]
+    fn a_text_is_compiled_once_where_it_is_kept() {
+        let is_shared = |sandbox: &Sandbox| {
+            let again = sandbox.clone();
+            let [one, two] = [sandbox, &again].map(|sandbox| sandbox.expression("1 + 1").unwrap());
+            Arc::ptr_eq(&one.program, &two.program)
+        };
+        let sandbox = Sandbox::keeping();
+        assert!(is_shared(&sandbox));
+        assert!(!is_shared(&Sandbox::new()));
+        // A script is another text for each set of names that it sees.
+        assert!(sandbox.script("x", "n", &["n"]).is_ok());
+        assert_eq!(sandbox.script("x", "n", &[]).unwrap_err().message, "unknown variable `n`");
+        assert!(sandbox.script("x", "1 + 1;", &[]).is_ok());
+        assert!(sandbox.expression("1 + 1;").is_err());
     }
 
     #[test]

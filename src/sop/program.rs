@@ -139,6 +139,11 @@ impl Program {
         &self.text
     }
 
+    /// Whether it was compiled as this kind of text, for these variables.
+    pub(super) fn is_of(&self, kind: Kind, known: &[&str]) -> bool {
+        self.kind == kind && self.known == known
+    }
+
     pub(super) fn references(&self) -> &[Reference] {
         &self.references
     }

@@ -1,7 +1,7 @@
 //! The engine that evaluates, and what it must not do.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage,
@@ -22,7 +22,15 @@ use super::{builtin, compare, trace};
 pub const ROOTS: &[&str] =
     &["params", "target", "steps", "item", "index", "run", "event", "secrets", "result"];
 
-/// Compiles texts. Cheap to clone; all clones share one engine.
+/// The engine of this process. It holds nothing of what it compiles or evaluates, and making one takes longer than
+/// reading a workflow does.
+static ENGINES: LazyLock<Arc<Engines>> = LazyLock::new(|| {
+    let engine = engine();
+    let functions = functions(&engine);
+    Arc::new(Engines { engine, explaining: OnceLock::new(), functions })
+});
+
+/// Compiles texts. Cheap to make and to clone: all of a process share one engine.
 ///
 /// ```
 /// use lakeops::sop::{Sandbox, Scope};
@@ -40,7 +48,11 @@ pub const ROOTS: &[&str] =
 #[derive(Clone)]
 pub struct Sandbox {
     engines: Arc<Engines>,
+    kept: Option<Arc<Kept>>,
 }
+
+/// What was compiled, by its text.
+type Kept = Mutex<HashMap<String, Vec<Arc<Program>>>>;
 
 /// The engine for all work, and one that explains failures.
 pub(super) struct Engines {
@@ -74,16 +86,20 @@ impl std::fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Makes a sandbox.
+    /// Makes a sandbox that keeps nothing of what it compiles.
     pub fn new() -> Self {
-        let engine = engine();
-        let functions = functions(&engine);
-        Self { engines: Arc::new(Engines { engine, explaining: OnceLock::new(), functions }) }
+        Self { engines: Arc::clone(&ENGINES), kept: None }
+    }
+
+    /// Makes a sandbox that compiles each text once. It keeps them all for as long as it or a clone of it
+    /// lives: for work that has an end, such as reading files, where the same texts come again and again.
+    pub fn keeping() -> Self {
+        Self { kept: Some(Arc::default()), ..Self::new() }
     }
 
     /// Compiles one expression, which may name the variables in [`ROOTS`].
     pub fn expression(&self, text: &str) -> Result<Expression, ScriptError> {
-        Program::compile(&self.engines, Kind::Expression, text, ROOTS).map(Expression::new)
+        self.compile(Kind::Expression, text, ROOTS).map(Expression::new)
     }
 
     /// Compiles the `${{ … }}` in all strings of a value, and reports every mistake.
@@ -98,8 +114,23 @@ impl Sandbox {
         text: &str,
         variables: &[&str],
     ) -> Result<Script, ScriptError> {
-        let program = Program::compile(&self.engines, Kind::Script, text, variables)?;
+        let program = self.compile(Kind::Script, text, variables)?;
         Ok(Script::new(name, program))
+    }
+
+    fn compile(&self, kind: Kind, text: &str, known: &[&str]) -> Result<Arc<Program>, ScriptError> {
+        let compile = || Program::compile(&self.engines, kind, text, known).map(Arc::new);
+        let Some(kept) = &self.kept else { return compile() };
+        let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |of_text: &Vec<Arc<Program>>| {
+            of_text.iter().find(|program| program.is_of(kind, known)).map(Arc::clone)
+        };
+        if let Some(program) = kept().get(text).and_then(same) {
+            return Ok(program);
+        }
+        let program = compile()?;
+        kept().entry(text.to_owned()).or_default().push(Arc::clone(&program));
+        Ok(program)
     }
 }
 

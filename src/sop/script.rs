@@ -14,8 +14,8 @@ pub struct Script {
 }
 
 impl Script {
-    pub(super) fn new(name: &str, program: Program) -> Self {
-        Self { name: name.into(), program: Arc::new(program) }
+    pub(super) fn new(name: &str, program: Arc<Program>) -> Self {
+        Self { name: name.into(), program }
     }
 
     /// Its name, for messages.

@@ -1,5 +1,6 @@
 //! Reading workflows, scripts and SQL files from folders: the only I/O of this module.
 
+use std::fs::DirEntry;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -74,10 +75,13 @@ pub fn load_file(path: &Path) -> Result<SourceText, Vec<Diagnostic>> {
 /// Reads a file of a folder, unless it is a link to somewhere else: what a plan pins, and people review, is what
 /// lies in the folder.
 fn read_within(folder: &Path, path: &Path, found: &mut Vec<Diagnostic>) -> Option<String> {
+    let mut parts = path.ancestors().take_while(|part| *part != folder);
     let real = |path: &Path| path.canonicalize().ok();
-    let is_within =
-        real(path).zip(real(folder)).is_none_or(|(path, folder)| path.starts_with(folder));
-    if is_within {
+    let leads_out = || {
+        let ends = real(path).zip(real(folder));
+        ends.is_some_and(|(path, folder)| !path.starts_with(folder))
+    };
+    if !(parts.any(Path::is_symlink) && leads_out()) {
         return read(path, found);
     }
     let file = path.display().to_string();
@@ -121,8 +125,12 @@ fn files(folder: &Path, found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
             return Vec::new();
         }
     };
-    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let mut paths: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+    let is_file = |entry: &DirEntry| match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => kind.is_file(),
+        _ => entry.path().is_file(),
+    };
+    let files = entries.filter_map(Result::ok).filter(is_file);
+    let mut paths: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
     paths.sort();
     paths
 }

@@ -49,7 +49,7 @@ impl Resolution {
 impl<'a> Resolver<'a> {
     /// A resolver over these tools and sources.
     pub fn new(catalog: &'a Catalog, sources: &'a dyn Sources) -> Self {
-        Self { catalog, sources, sandbox: Sandbox::new() }
+        Self { catalog, sources, sandbox: Sandbox::keeping() }
     }
 
     /// Resolves one workflow and what it embeds. An unknown name yields nothing at all.

@@ -1,5 +1,6 @@
 //! What workflow files can name outside themselves.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::source::SourceText;
@@ -25,7 +26,7 @@ pub trait Sources {
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     scripts: BTreeMap<String, String>,
-    sql: BTreeMap<String, String>,
+    sql: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
     workflows: BTreeMap<String, SourceText>,
 }
 
@@ -33,7 +34,7 @@ impl Library {
     /// A library that has the SQL files of the program and nothing else.
     pub fn new() -> Self {
         let sql = sql_catalog::FILES.iter();
-        let sql = sql.map(|file| (file.name.to_owned(), file.text.to_owned())).collect();
+        let sql = sql.map(|file| (file.name.into(), file.text.into())).collect();
         Self { sql, ..Self::default() }
     }
 
@@ -47,7 +48,7 @@ impl Library {
     /// Adds a SQL file, or replaces the program's own.
     #[must_use]
     pub fn with_sql(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.sql.insert(name.into(), text.into());
+        self.sql.insert(Cow::Owned(name.into()), Cow::Owned(text.into()));
         self
     }
 
@@ -74,11 +75,11 @@ impl Sources for Library {
     }
 
     fn sql(&self, name: &str) -> Option<&str> {
-        self.sql.get(name).map(String::as_str)
+        self.sql.get(name).map(Cow::as_ref)
     }
 
     fn sql_names(&self) -> Vec<&str> {
-        self.sql.keys().map(String::as_str).collect()
+        self.sql.keys().map(Cow::as_ref).collect()
     }
 
     fn workflow(&self, name: &str) -> Option<&SourceText> {

@@ -319,6 +319,30 @@ fn a_plan_is_written_shown_compared_and_refused_when_it_was_changed() {
 }
 
 #[test]
+fn a_server_is_started_only_for_what_asks_for_one() {
+    let project = Project::new();
+    project.write("sops/add.rhai", "#{ n: n + 1 }").write(
+        "workflows/scripts.yaml",
+        "version: 1\nname: scripts\nsteps:\n  - { id: a, script: sops/add.rhai, with: { n: 1 } }\n",
+    );
+    project.write(
+        "workflows/look.yaml",
+        "version: 1\nname: look\nsteps:\n  - { id: a, tool: monitor_connections }\n",
+    );
+    let run = |workflow: &str| {
+        let mut command = project.command(&["run", workflow, "--output", "json"]);
+        command.env("LAKEOPS_POSTGRES_BIN", "/nowhere");
+        Project::finish(command)
+    };
+    let ran = run("scripts").ends(0).json();
+    assert_eq!(ran["steps"][0]["output"], json!({ "n": 2 }), "{ran}");
+    // What cannot be had is told before a run begins.
+    let said = run("look");
+    assert!(said.code != 0 && said.err.contains("/nowhere"), "{}: {}", said.code, said.err);
+    assert_eq!(project.json(&["runs"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn whoever_stops_reading_is_no_failure() {
     let project = Project::new();
     let mut child = project

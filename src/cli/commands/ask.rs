@@ -57,7 +57,7 @@ pub(crate) struct Args {
 /// Asks, and prints the answer.
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
     let plan = plan(session, &args)?;
-    let engine = session.engine(&[&plan.body.connection]).await?;
+    let engine = session.engine_for(&plan).await?;
     let by = session.principal()?;
     let options = StartOptions { key: None, by, yes: false, forked_from: None };
     let run = engine.start(&plan, options).await?;

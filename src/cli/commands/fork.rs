@@ -33,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliError> {
     let run = session.find_run(&args.run).await?;
     let (plan, _) = session.read_run(&run).await?;
-    let engine = session.engine(&[&plan.body.connection]).await?;
+    let engine = session.engine_for(&plan).await?;
     let by = session.principal()?;
     let options = StartOptions { key: args.key, by, yes: args.yes, forked_from: None };
     let fork = engine.fork(&run.run_id, &args.from, options).await?;

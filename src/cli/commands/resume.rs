@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
 /// Goes on with one run and prints it.
 pub(crate) async fn one(session: &Session<'_>, run: &RunSummary) -> Result<Exit, CliError> {
     let (plan, _) = session.read_run(run).await?;
-    let engine = session.engine(&[&plan.body.connection]).await?;
+    let engine = session.engine_for(&plan).await?;
     follow::execute_and_print(session, &engine, &run.run_id, Shows::Run).await
 }
 
@@ -58,7 +58,7 @@ async fn all(session: &Session<'_>) -> Result<Exit, CliError> {
     let mut text = String::new();
     for run in open {
         let (plan, _) = session.read_run(&run).await?;
-        let engine = session.engine(&[&plan.body.connection]).await?;
+        let engine = session.engine_for(&plan).await?;
         let ended = follow::execute(session, &engine, &run.run_id).await;
         let (state, exit) = match ended {
             Ok((_, true)) => return Ok(Exit::Interrupted),

@@ -69,7 +69,7 @@ pub(crate) struct Start {
     pub(crate) key: Option<String>,
     pub(crate) yes: bool,
     pub(crate) waits: bool,
-    /// Whether anything in the plan needs the database of its connection.
+    /// Whether the plan's tools may need the database of its connection.
     pub(crate) connects: bool,
     pub(crate) shows: Shows,
 }
@@ -80,8 +80,8 @@ pub(crate) async fn start(
     plan: &Plan,
     start: Start,
 ) -> Result<Exit, CliError> {
-    let connections: &[&str] = if start.connects { &[&plan.body.connection] } else { &[] };
-    let engine = session.engine(connections).await?;
+    let engine =
+        if start.connects { session.engine_for(plan).await? } else { session.clerk().await? };
     let by = session.principal()?;
     let options = StartOptions { key: start.key, by, yes: start.yes, forked_from: None };
     let run = engine.start(plan, options).await?;

@@ -216,7 +216,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) async fn work(session: &Session<'_>, args: WorkerArgs) -> Result<Exit, CliError> {
     session.arm(worker::kill_points(&args.folder).map_err(CrashError::Work)?);
     let plan = worker::plan(&args.folder).map_err(CrashError::Work)?;
-    let engine = session.engine(&[&plan.body.connection]).await?;
+    let engine = session.engine_for(&plan).await?;
     let redactor = session.shell.out.redactor().clone();
     let worked = worker::work(&args.folder, engine.parts().clone(), redactor).await;
     worked.map_err(CrashError::Work)?;
