@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt as _;
 use serde_json::Value;
 
 use super::apply::{
@@ -377,8 +378,9 @@ impl<'a> Carry<'a> {
         let notes = self.notes(index, None);
         let cx = self.context(&key, change, &notes);
         let recorded = self.task.record(events, Durability::Synced);
-        let (recorded, ()) = futures::future::join(recorded, applier.prepare(&cx)).await;
-        recorded?;
+        // Without the start, what is made ready is given up at once.
+        let ready = applier.prepare(&cx).map(Ok);
+        futures::future::try_join(recorded, ready).await?;
         let applied = applier.apply(&cx).await;
         // What was made ready and not used must not be taken for a session that is at work on the change.
         drop(self.task.sessions.take_begun(&key.application_name()));

@@ -10,12 +10,17 @@ use std::time::Duration;
 use tokio::sync::Mutex as Held;
 use tokio::task::JoinHandle;
 
+use super::apply::Begun;
 use super::parts::{Endpoints, Parts};
 use crate::kernel::{Clock, KillPoints, RunId, Target};
 use crate::postgres::{KeptReader, PgEndpoint, PgError, PgWriter, ServerFacts};
 
 /// How long a session is kept that nobody takes.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How long after an answer a session is taken to be alive without being asked: as much could happen to it between
+/// an answer and what it is used for.
+const ALIVE: Duration = Duration::from_millis(100);
 
 /// The most sessions of a kind that a run keeps at a time.
 const MOST: usize = 4;
@@ -30,7 +35,7 @@ pub struct Sessions {
     name: String,
     kept: Mutex<Vec<Kept>>,
     /// Those that have the name of a change whose start is being written down.
-    begun: Mutex<Vec<(String, PgWriter)>>,
+    begun: Mutex<Vec<(String, Begun)>>,
     /// The places where the table of keys was seen.
     ready: Mutex<BTreeSet<String>>,
 }
@@ -137,28 +142,29 @@ impl Sessions {
         self.keep(place, target, Session::Writer(Box::new(writer)), boundary);
     }
 
-    /// A session that only read what the target names.
-    pub(super) async fn reader(&self, target: &Target) -> Option<KeptReader> {
+    /// A session that only read what the target names, and whether its server has answered just now.
+    pub(super) async fn reader(&self, target: &Target) -> Option<(KeptReader, bool)> {
         let is_here = |kept: &Kept| matches!(kept.place, Place::Reads) && kept.target == *target;
-        match self.take(is_here).await? {
-            Session::Reader(reader) => Some(*reader),
-            Session::Writer(_) => None,
-        }
+        let Session::Reader(reader) = self.take(is_here).await? else { return None };
+        let now = self.clock.now();
+        let is_proven = reader.answered.is_some_and(|at| now.since(at) < ALIVE);
+        Some((*reader, is_proven))
     }
 
     /// Keeps a session that only read.
-    pub(super) fn keep_reader(&self, target: &Target, reader: KeptReader) {
+    pub(super) fn keep_reader(&self, target: &Target, mut reader: KeptReader) {
+        reader.answered.get_or_insert_with(|| self.clock.now());
         let session = Session::Reader(Box::new(reader));
         self.keep(Place::Reads, target, session, None);
     }
 
-    /// Takes in a session that is ready for the change of this name, its transaction open.
-    pub(super) fn begun(&self, name: &str, writer: PgWriter) {
-        lock(&self.begun).push((name.to_owned(), writer));
+    /// Takes in the transaction of the change of this name, which is not to be committed before its start is on disk.
+    pub(super) fn begun(&self, name: &str, begun: Begun) {
+        lock(&self.begun).push((name.to_owned(), begun));
     }
 
-    /// The session that is ready for the change of this name.
-    pub(super) fn take_begun(&self, name: &str) -> Option<PgWriter> {
+    /// The transaction of the change of this name.
+    pub(super) fn take_begun(&self, name: &str) -> Option<Begun> {
         let mut begun = lock(&self.begun);
         let at = begun.iter().position(|(ready, _)| ready == name)?;
         Some(begun.swap_remove(at).1)

@@ -118,7 +118,7 @@ impl Task {
     pub(super) async fn proposer(&self) -> PgReader {
         let reader = self.reader();
         match self.sessions.reader(&self.target).await {
-            Some(kept) => reader.on(kept),
+            Some((kept, is_proven)) => reader.on(kept, is_proven),
             None => reader,
         }
     }

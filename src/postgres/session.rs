@@ -133,9 +133,11 @@ struct State {
     connection: Option<PgConnection>,
     compute: Option<ComputeId>,
     facts: Option<ServerFacts>,
-    /// Whether the connection was kept, and has not answered since: the server may be gone, and what is
+    /// Whether the connection was kept, and has not answered for a while: the server may be gone, and what is
     /// known of it with it.
     is_unproven: bool,
+    /// When the server last answered; `None`: in this session, or never.
+    answered: Option<Timestamp>,
 }
 
 /// The connection of a session that only read, kept for another one on the same place. Each of its transactions
@@ -144,6 +146,8 @@ pub struct KeptReader {
     connection: PgConnection,
     compute: Option<ComputeId>,
     facts: Option<ServerFacts>,
+    /// When the server last answered on it; `None`: the session that had it last.
+    pub answered: Option<Timestamp>,
 }
 
 impl KeptReader {
@@ -201,19 +205,24 @@ impl PgReader {
     }
 
     /// The same session on a connection that another one left. When it turns out to be broken, the session
-    /// connects by itself, and knows nothing of before.
+    /// connects by itself, and knows nothing of before. `is_proven`: the server has answered on it just now.
     #[must_use]
-    pub fn on(mut self, kept: KeptReader) -> Self {
-        let KeptReader { connection, compute, facts } = kept;
-        let connection = Some(connection);
-        self.state = Mutex::new(State { connection, compute, facts, is_unproven: true });
+    pub fn on(mut self, kept: KeptReader, is_proven: bool) -> Self {
+        let KeptReader { connection, compute, facts, answered } = kept;
+        self.state = Mutex::new(State {
+            connection: Some(connection),
+            compute,
+            facts,
+            is_unproven: !is_proven,
+            answered,
+        });
         self
     }
 
     /// What is left of the session for another one; `None` when it is not connected.
     pub fn into_kept(self) -> Option<KeptReader> {
-        let State { connection, compute, facts, .. } = self.state.into_inner();
-        connection.map(|connection| KeptReader { connection, compute, facts })
+        let State { connection, compute, facts, answered, .. } = self.state.into_inner();
+        connection.map(|connection| KeptReader { connection, compute, facts, answered })
     }
 
     /// Where it reads.
@@ -333,6 +342,7 @@ impl PgReader {
         state.is_unproven = false;
         if let Some(mut session) = state.connection.take() {
             let answered = answer("ping", 0, kept::SOON, session.ping()).await;
+            state.answered = None;
             state.connection = answered.is_ok().then_some(session);
         }
         if state.connection.is_none() {
@@ -434,6 +444,7 @@ impl PgReader {
         }
         let ended = bind::simple(&mut connection, "rollback".to_owned());
         if answer("rollback", 0, self.patience(), ended).await.is_ok() {
+            state.answered = None;
             state.connection = Some(connection);
         }
     }

@@ -265,8 +265,8 @@ pub trait Applier: Send + Sync {
         Box::pin(async { Ok(Value::Null) })
     }
 
-    /// Makes ready what carrying it out needs, while its start is being written down: nothing of the change may
-    /// happen, and nobody may rely on it. By default there is nothing to make ready.
+    /// Makes ready what carrying it out needs, while its start is being written down: nothing of it may last when
+    /// the process dies meanwhile, and nobody may rely on it. By default there is nothing to make ready.
     fn prepare<'a>(&'a self, _cx: &'a ApplyContext<'a>) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

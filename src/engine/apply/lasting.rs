@@ -7,6 +7,9 @@ use crate::postgres::scan;
 const ROWS: [&str; 8] =
     ["delete", "insert", "merge", "select", "truncate", "update", "values", "with"];
 
+/// Those of them that change rows.
+const CHANGES: [&str; 4] = ["delete", "insert", "merge", "update"];
+
 /// Statements that begin with these act on what follows.
 const OBJECTS: [&str; 3] = ["alter", "create", "drop"];
 
@@ -40,6 +43,11 @@ pub(in crate::engine) fn keeps_session(operation: &Operation, recovery: Recovery
         }
 }
 
+/// Whether the statement changes rows, and takes no lock on more than that.
+pub(super) fn changes_rows(text: &str) -> bool {
+    scan::tokens(text).first().is_some_and(|first| CHANGES.iter().any(|word| first.is(word)))
+}
+
 fn leaves_nothing(text: &str) -> bool {
     let tokens = scan::tokens(text);
     let is = |at: usize, words: &[&str]| {
@@ -54,6 +62,18 @@ fn leaves_nothing(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::kernel::SqlStatement;
+
+    #[test]
+    fn only_what_changes_rows_goes_ahead() {
+        for text in ["insert into t values (1)", "-- why\nUPDATE t set a = 1", "delete from t"] {
+            assert!(changes_rows(text), "{text}");
+        }
+        for text in
+            ["", "select f()", "truncate t", "alter table t add b int", "with a as (select) delete"]
+        {
+            assert!(!changes_rows(text), "{text}");
+        }
+    }
 
     #[test]
     fn what_may_leave_something_has_a_session_of_its_own() {

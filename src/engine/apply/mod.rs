@@ -39,5 +39,6 @@ pub use notification::NotificationApplier;
 pub(in crate::engine) use notification::ROUTES;
 pub use publish::PublishApplier;
 pub use setup::{is_set_up, setup_changes};
+pub(in crate::engine) use sql::Begun;
 pub use sql::SqlApplier;
 pub use witness::Witness;

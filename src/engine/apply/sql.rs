@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::applier::wrong_kind;
 use super::index_probe::waits_for_snapshots;
+use super::lasting::changes_rows;
 use super::look::{GUARD, looked, measured, truth};
 use super::setup::APPLIED_CHANGE_INSERT;
 use super::witness::{look_inside, look_on};
@@ -239,8 +240,12 @@ async fn in_transaction(
     cx: &ApplyContext<'_>,
     statements: &[SqlStatement],
 ) -> Result<Applied, Failure> {
-    let (mut writer, is_ours) = begun(cx).await?;
-    let applied = match inside(cx, &mut writer, is_ours, statements).await {
+    let Begun { mut writer, is_ours, ahead } = begun(cx).await?;
+    let done = match ahead {
+        Some(done) => done,
+        None => inside(cx, &mut writer, is_ours, statements).await,
+    };
+    let applied = match done {
         Ok(Inside::Commit(receipt)) => {
             cx.reach("in transaction");
             writer.commit().await.map_err(commit_failure)?;
@@ -259,31 +264,51 @@ async fn in_transaction(
     Ok(applied)
 }
 
-/// A session in the change's transaction, and whether the change's key is ours now.
-///
-/// When one that the run has kept turns out to be broken before it has the key, nothing was sent that could be
-/// committed, and another one is made.
-async fn begun(cx: &ApplyContext<'_>) -> Result<(PgWriter, bool), Failure> {
-    let name = cx.key.application_name();
-    let setup = setup(cx, &name);
-    if let Some(mut kept) = cx.sessions.and_then(|sessions| sessions.run.take_begun(&name)) {
-        cx.reach("before effect");
-        match claim_key(cx, &mut kept).await {
-            Ok(is_ours) => return Ok((kept, is_ours)),
-            Err(error) if is_worn(&error) => debug!(%error, "a kept session was no good"),
-            Err(error) => return Err(not_set_up(error)),
-        }
-    }
-    let mut writer = PgWriter::connect(cx.need_endpoint()?, &setup).await?;
-    cx.reach("before effect");
-    writer.begin().await?;
-    let is_ours = claim_key(cx, &mut writer).await.map_err(not_set_up)?;
-    Ok((writer, is_ours))
+/// A session in the change's transaction.
+pub(in crate::engine) struct Begun {
+    writer: PgWriter,
+    /// Whether the change's key is ours now.
+    is_ours: bool,
+    /// What became of the statements, where they were sent ahead of the change's start.
+    ahead: Option<Result<Inside, Failure>>,
 }
 
-/// Gives a session that the run has kept the name of the change, and opens its transaction. Nothing of the change
-/// is in it yet: whoever dies now leaves a name that nobody waits for, since no start of it is on disk, or
-/// one that ends with its client.
+/// The change's transaction: the one that was begun in a session which the run has kept, or one of its own.
+async fn begun(cx: &ApplyContext<'_>) -> Result<Begun, Failure> {
+    let name = cx.key.application_name();
+    let kept = cx.sessions.and_then(|sessions| sessions.run.take_begun(&name));
+    if let Some(begun) = kept {
+        cx.reach("before effect");
+        return Ok(begun);
+    }
+    let mut writer = connect(cx).await?;
+    cx.reach("before effect");
+    writer.begin().await?;
+    let is_ours = match claim_key(cx, &mut writer).await {
+        // A session that a dead process left may hold the key.
+        Err(error) if error.sqlstate() == Some("55P03") => {
+            writer.close().await;
+            let reader = cx.placed_reader().await?;
+            let at_work = orphan::wait_for_session(cx, &reader).await;
+            reader.close().await;
+            if at_work?.is_some() {
+                return Err(error.into());
+            }
+            writer = connect(cx).await?;
+            writer.begin().await?;
+            claim_key(cx, &mut writer).await
+        }
+        other => other,
+    };
+    Ok(Begun { writer, is_ours: is_ours.map_err(not_set_up)?, ahead: None })
+}
+
+/// Begins the change in a session that the run has kept: gives it the name of the change, opens its transaction,
+/// claims the key, and lets a statement that only changes rows do so. All of it while the journal writes that the
+/// change begins; what commits it comes after that. Whoever dies before leaves a transaction that ends with its
+/// client, or with its statement.
+///
+/// When the session turns out to be broken, or the key cannot be had, another session finds out why.
 async fn prepared(cx: &ApplyContext<'_>) {
     let (Some(sessions), Some(endpoint), true) =
         (cx.sessions, cx.endpoint, keeps_session(cx.operation, cx.recovery))
@@ -291,19 +316,29 @@ async fn prepared(cx: &ApplyContext<'_>) {
         return;
     };
     let name = cx.key.application_name();
-    let Some(mut kept) = sessions.run.writer(endpoint, cx.expected).await else { return };
-    match kept.begin_as(&setup(cx, &name)).await {
-        Ok(()) => {
-            cx.reach("session named");
-            sessions.run.begun(&name, kept);
-        }
-        Err(error) => debug!(%error, "a kept session was no good"),
+    let Some(mut writer) = sessions.run.writer(endpoint, cx.expected).await else { return };
+    if let Err(error) = writer.begin_as(&setup(cx, &name)).await {
+        return debug!(%error, "a kept session was no good");
     }
+    cx.reach("session named");
+    let is_ours = match claim_key(cx, &mut writer).await {
+        Ok(is_ours) => is_ours,
+        Err(error) => return debug!(%error, "a kept session could not claim the key"),
+    };
+    cx.reach("key claimed");
+    let ahead = match work(cx) {
+        Ok(Work::Inside(statements)) if is_ours && goes_ahead(cx, statements) => {
+            Some(inside(cx, &mut writer, is_ours, statements).await)
+        }
+        _ => None,
+    };
+    sessions.run.begun(&name, Begun { writer, is_ours, ahead });
 }
 
-/// Whether the session is to blame: it is gone, or what it had prepared.
-fn is_worn(error: &PgError) -> bool {
-    error.ends_session() || error.sqlstate() == Some("26000")
+/// Whether the statements may be sent before the change's start is on disk. They hold locks until then: those of
+/// rows hold up little. Whatever may do more than change rows waits for the start.
+fn goes_ahead(cx: &ApplyContext<'_>, statements: &[SqlStatement]) -> bool {
+    cx.witness.is_none() && statements.iter().all(|statement| changes_rows(&statement.text))
 }
 
 /// Leaves a session whose transaction has ended to the next change, when this one leaves nothing in it.

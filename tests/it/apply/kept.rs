@@ -12,6 +12,7 @@ use lakeops::kernel::{
 };
 use lakeops::postgres::PgEndpoint;
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::world::{At, World, execute_now, terminate};
 use crate::harness::parts::parts;
@@ -150,9 +151,9 @@ async fn what_is_left_is_seen_by_who_looks_in_the_same_session() {
     for (leaves, seen) in LEFT {
         let mut session = crate::harness::connect(&endpoint).await;
         let leaves = leaves.replace("''", "'");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(leaves.clone())).execute(&mut session).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(leaves.clone())).execute(&mut session).await.unwrap();
         let is_seen: bool =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(seen)).fetch_one(&mut session).await.unwrap();
+            sqlx::query_scalar(AssertSqlSafe(seen)).fetch_one(&mut session).await.unwrap();
         assert!(is_seen, "{leaves}");
     }
 }
@@ -195,7 +196,7 @@ async fn a_kept_session_that_is_gone_is_replaced_once() {
     let (endpoint, mut key) = (world.endpoint().clone(), world.key.clone());
     key.index = 2;
     let is_first = AtomicBool::new(true);
-    world.kill = Box::new(At("before effect", move || {
+    world.kill = Box::new(At("session named", move || {
         if is_first.swap(false, Ordering::SeqCst) {
             let name = key.application_name();
             let is_there = "select 1 / count(*) from pg_stat_activity";
@@ -221,6 +222,30 @@ async fn a_kept_session_killed_in_its_transaction_leaves_one_effect() {
         assert_eq!(value::<i64>(world.endpoint(), "select count(*) from seen").await, 2, "{phase}");
         look(&mut world, 2, "null").await;
     }
+}
+
+/// A process that dies before the start of a change is on disk may leave a session that has its key.
+#[tokio::test]
+async fn the_key_of_a_change_is_waited_for_while_a_session_of_its_name_is_at_work() {
+    let mut world = world("orphan").await;
+    look(&mut world, 0, "null").await;
+    at_rest(&world).await;
+    world.settings.limits.lock_timeout = Span(Duration::from_millis(100));
+    world.key.index = 1;
+    let (endpoint, name) = (world.endpoint().clone(), world.key.application_name());
+    let mut orphan = PgConnection::connect_with(&endpoint.options()).await.unwrap();
+    let is_at_work = format!(
+        "begin; set application_name = '{name}'; lock table lakeops.applied_change in exclusive mode"
+    );
+    orphan.execute(AssertSqlSafe(is_at_work)).await.unwrap();
+    let ends = async {
+        // Three tries are over by then.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        orphan.close().await.unwrap();
+    };
+    tokio::join!(look(&mut world, 1, "null"), ends);
+    assert!(said(&endpoint, 1).await.is_none());
+    assert_eq!(value::<i64>(&endpoint, "select count(*) from seen where place = 1").await, 1);
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ fn killed() -> Plan {
 }
 
 /// Between a settlement that is not on disk and the next start; before and after the session was reset; when it
-/// has the name of a change that has not begun there yet.
+/// has the name of a change that has not begun there yet, its key, and its rows.
 #[tokio::test]
 async fn a_kill_around_the_hand_over_of_a_session_changes_nothing_in_the_end() {
     let settled = "b/change_settled do 0+step_succeeded/after commit";
@@ -163,7 +163,10 @@ async fn a_kill_around_the_hand_over_of_a_session_changes_nothing_in_the_end() {
     }
     boundaries.sort();
     boundaries.dedup();
-    for known in ["b/do 0/session named", "b/do 0/before effect", "b/do 0/session kept", settled] {
+    let change =
+        ["session named", "key claimed", "before effect", "in transaction", "session kept"];
+    let change = change.map(|phase| format!("b/do 0/{phase}"));
+    for known in change.iter().map(String::as_str).chain([settled]) {
         assert!(boundaries.iter().any(|name| name == known), "{known}: {boundaries:#?}");
     }
     let mut looked_up = 0;
