@@ -27,61 +27,70 @@ const MOST: usize = 4;
 
 /// What a run keeps.
 pub struct Sessions {
-    clock: Arc<dyn Clock>,
-    kill: Arc<dyn KillPoints>,
-    endpoints: Arc<dyn Endpoints>,
-    connection: String,
-    /// What a session is called while nobody has it.
-    name: String,
-    kept: Mutex<Vec<Kept>>,
+    around: Around,
+    writers: Shelf<PgWriter>,
+    readers: Shelf<KeptReader>,
     /// Those that have the name of a change whose start is being written down.
     begun: Mutex<Vec<(String, Begun)>>,
     /// The places where the table of keys was seen.
     ready: Mutex<BTreeSet<String>>,
 }
 
-/// A session that waits for somebody; empty when it was taken, was no good, or its time was over.
-struct Kept {
-    place: Place,
-    target: Target,
-    session: Arc<Held<Option<Session>>>,
-    keeper: JoinHandle<()>,
+/// What is around the sessions.
+struct Around {
+    clock: Arc<dyn Clock>,
+    kill: Arc<dyn KillPoints>,
+    endpoints: Arc<dyn Endpoints>,
+    connection: String,
+    /// What a session is called while nobody has it.
+    name: String,
 }
 
-/// Whom a session is good for.
-enum Place {
-    /// Who changes here.
-    Changes(Box<PgEndpoint>),
-    /// Who reads what the target names.
-    Reads,
-}
+/// A session that can be kept.
+trait Keep: Sized + Send + 'static {
+    /// What it must be asked for, beside the target.
+    type Place: Send;
 
-impl Place {
-    const fn is_alike(&self, other: &Self) -> bool {
-        matches!(self, Self::Reads) == matches!(other, Self::Reads)
-    }
-}
-
-enum Session {
-    Writer(Box<PgWriter>),
-    Reader(Box<KeptReader>),
-}
-
-impl Session {
     /// Makes it as good as new, called by `name`; `false`: it is of no more use.
+    fn reset(&mut self, name: &str) -> impl Future<Output = Result<bool, PgError>> + Send;
+
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// One that changes is good for the same user at the same address.
+impl Keep for PgWriter {
+    type Place = PgEndpoint;
+
     async fn reset(&mut self, name: &str) -> Result<bool, PgError> {
-        match self {
-            Self::Writer(writer) => writer.reset(name).await,
-            Self::Reader(_) => Ok(true),
-        }
+        Self::reset(self, name).await
     }
 
     async fn close(self) {
-        match self {
-            Self::Writer(writer) => writer.close().await,
-            Self::Reader(reader) => reader.close().await,
-        }
+        Self::close(self).await;
     }
+}
+
+impl Keep for KeptReader {
+    type Place = ();
+
+    async fn reset(&mut self, _name: &str) -> Result<bool, PgError> {
+        Ok(true)
+    }
+
+    async fn close(self) {
+        Self::close(self).await;
+    }
+}
+
+/// Sessions of a kind that wait for somebody.
+struct Shelf<S: Keep>(Mutex<Vec<Kept<S>>>);
+
+/// One of them; empty when it was taken, was no good, or its time was over.
+struct Kept<S: Keep> {
+    place: S::Place,
+    target: Target,
+    session: Arc<Held<Option<S>>>,
+    keeper: JoinHandle<()>,
 }
 
 /// The sessions that a run keeps, as a step on a target sees them.
@@ -96,13 +105,17 @@ pub struct SessionsOf<'a> {
 impl Sessions {
     /// Those of a run; none yet.
     pub fn new(parts: &Parts, run: &RunId, connection: &str) -> Self {
-        Self {
+        let around = Around {
             clock: Arc::clone(&parts.clock),
             kill: Arc::clone(&parts.kill),
             endpoints: Arc::clone(&parts.endpoints),
             connection: connection.to_owned(),
             name: format!("lakeops:{run}"),
-            kept: Mutex::default(),
+        };
+        Self {
+            around,
+            writers: Shelf(Mutex::default()),
+            readers: Shelf(Mutex::default()),
             begun: Mutex::default(),
             ready: Mutex::default(),
         }
@@ -114,18 +127,12 @@ impl Sessions {
         endpoint: &PgEndpoint,
         expected: Option<&ServerFacts>,
     ) -> Option<PgWriter> {
-        let is_here =
-            |kept: &Kept| matches!(&kept.place, Place::Changes(here) if here.is_same(endpoint));
-        while let Some(session) = self.take(is_here).await {
-            match session {
-                // A backend stays where it is: what was true of the place when it connected is true now.
-                Session::Writer(writer)
-                    if expected.is_none_or(|place| writer.facts().difference(place).is_none()) =>
-                {
-                    return Some(*writer);
-                }
-                other => other.close().await,
+        while let Some(writer) = self.writers.take(|kept| kept.place.is_same(endpoint)).await {
+            // A backend stays where it is: what was true of the place when it connected is true now.
+            if expected.is_none_or(|place| writer.facts().difference(place).is_none()) {
+                return Some(writer);
             }
+            writer.close().await;
         }
         None
     }
@@ -137,25 +144,22 @@ impl Sessions {
         writer: PgWriter,
         boundary: impl FnOnce() -> String,
     ) {
-        let boundary = self.kill.listens().then(boundary);
-        let place = Place::Changes(Box::new(endpoint.clone()));
-        self.keep(place, target, Session::Writer(Box::new(writer)), boundary);
+        let boundary = self.around.kill.listens().then(boundary);
+        self.writers.keep(&self.around, (endpoint.clone(), target.clone()), writer, boundary);
     }
 
     /// A session that only read what the target names, and whether its server has answered just now.
     pub(super) async fn reader(&self, target: &Target) -> Option<(KeptReader, bool)> {
-        let is_here = |kept: &Kept| matches!(kept.place, Place::Reads) && kept.target == *target;
-        let Session::Reader(reader) = self.take(is_here).await? else { return None };
-        let now = self.clock.now();
+        let reader = self.readers.take(|kept| kept.target == *target).await?;
+        let now = self.around.clock.now();
         let is_proven = reader.answered.is_some_and(|at| now.since(at) < ALIVE);
-        Some((*reader, is_proven))
+        Some((reader, is_proven))
     }
 
     /// Keeps a session that only read.
     pub(super) fn keep_reader(&self, target: &Target, mut reader: KeptReader) {
-        reader.answered.get_or_insert_with(|| self.clock.now());
-        let session = Session::Reader(Box::new(reader));
-        self.keep(Place::Reads, target, session, None);
+        reader.answered.get_or_insert_with(|| self.around.clock.now());
+        self.readers.keep(&self.around, ((), target.clone()), reader, None);
     }
 
     /// Takes in the transaction of the change of this name, which is not to be committed before its start is on disk.
@@ -175,15 +179,8 @@ impl Sessions {
         lock(&self.ready).clear();
         // Nobody came for these; their transactions are rolled back.
         lock(&self.begun).clear();
-        let all = std::mem::take(&mut *lock(&self.kept));
-        for kept in all {
-            // Who resets it has it until then.
-            if let Some(session) = kept.session.lock().await.take() {
-                kept.keeper.abort();
-                session.close().await;
-                self.endpoints.used(&self.connection, &kept.target);
-            }
-        }
+        self.writers.close(&self.around).await;
+        self.readers.close(&self.around).await;
     }
 
     /// Whether the table of keys was seen in a place.
@@ -195,11 +192,13 @@ impl Sessions {
     pub(super) fn saw_ready(&self, place: &ServerFacts) {
         lock(&self.ready).insert(ready(place));
     }
+}
 
-    async fn take(&self, is_here: impl Fn(&Kept) -> bool) -> Option<Session> {
+impl<S: Keep> Shelf<S> {
+    async fn take(&self, is_here: impl Fn(&Kept<S>) -> bool) -> Option<S> {
         loop {
             let kept = {
-                let mut all = lock(&self.kept);
+                let mut all = lock(&self.0);
                 let at = all.iter().rposition(&is_here)?;
                 all.swap_remove(at)
             };
@@ -211,20 +210,23 @@ impl Sessions {
         }
     }
 
-    fn keep(&self, place: Place, target: &Target, mut session: Session, boundary: Option<String>) {
-        let mut all = lock(&self.kept);
+    fn keep(
+        &self,
+        around: &Around,
+        (place, target): (S::Place, Target),
+        mut session: S,
+        boundary: Option<String>,
+    ) {
+        let mut all = lock(&self.0);
         all.retain(|kept| !kept.session.try_lock().is_ok_and(|session| session.is_none()));
-        let (connection, target) = (self.connection.clone(), target.clone());
-        let (clock, endpoints) = (Arc::clone(&self.clock), Arc::clone(&self.endpoints));
-        let used = {
-            let target = target.clone();
-            move || endpoints.used(&connection, &target)
-        };
-        let shared = Arc::<Held<Option<Session>>>::default();
+        let is_room = all.len() < MOST;
+        let (connection, used_at) = (around.connection.clone(), target.clone());
+        let (clock, endpoints) = (Arc::clone(&around.clock), Arc::clone(&around.endpoints));
+        let used = move || endpoints.used(&connection, &used_at);
+        let shared = Arc::<Held<Option<S>>>::default();
         // Nobody else knows it yet. Whoever takes it before it is ready, or closes all, waits for the lock.
         let Ok(mut slot) = Arc::clone(&shared).try_lock_owned() else { return };
-        let is_room = all.iter().filter(|kept| place.is_alike(&kept.place)).count() < MOST;
-        let (kill, name) = (Arc::clone(&self.kill), self.name.clone());
+        let (kill, name) = (Arc::clone(&around.kill), around.name.clone());
         let again = Arc::clone(&shared);
         let keeper = tokio::spawn(async move {
             if !is_room {
@@ -251,6 +253,18 @@ impl Sessions {
             }
         });
         all.push(Kept { place, target, session: shared, keeper });
+    }
+
+    async fn close(&self, around: &Around) {
+        let all = std::mem::take(&mut *lock(&self.0));
+        for kept in all {
+            // Who resets it has it until then.
+            if let Some(session) = kept.session.lock().await.take() {
+                kept.keeper.abort();
+                session.close().await;
+                around.endpoints.used(&around.connection, &kept.target);
+            }
+        }
     }
 }
 
