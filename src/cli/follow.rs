@@ -46,7 +46,7 @@ pub async fn execute_telling(
 ) -> Result<(Outcome, bool), CliError> {
     let (interrupt, observer) = (CancellationToken::new(), watcher(session, told));
     let listener = tokio::spawn(listen(interrupt.clone(), session.shell.out.clone()));
-    let outcome = engine.execute(run, interrupt.clone(), observer).await;
+    let outcome = engine.execute_apart(run, interrupt.clone(), observer).await;
     listener.abort();
     Ok((outcome?, interrupt.is_cancelled()))
 }

@@ -236,6 +236,27 @@ impl Engine {
         Ok(known)
     }
 
+    /// The same as [`Engine::execute`], in a task of its own: the workers of the runtime hand each other what they
+    /// do, and whoever only waits, such as the main thread, is not woken for every event. It goes on when this is
+    /// no longer awaited.
+    pub async fn execute_apart(
+        &self,
+        run: &RunId,
+        interrupt: CancellationToken,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Outcome, EngineError> {
+        let (engine, run) = (self.clone(), run.clone());
+        let work = async move { Box::pin(engine.execute(&run, interrupt, observer)).await };
+        match tokio::spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(gone) => match gone.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime comes to its end, and whoever waits with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
     /// Works on a run until it is over, or waits for somebody, or is interrupted.
     #[tracing::instrument(name = "run", skip_all, fields(run = %run))]
     pub async fn execute(

@@ -460,7 +460,7 @@ async fn start(engine: &Engine, plan: &Plan) -> Result<RunId, BenchError> {
 
 /// Works on a run, which has to come to this.
 async fn work(engine: &Engine, run: &RunId, wanted: Outcome) -> Result<(), BenchError> {
-    let outcome = engine.execute(run, CancellationToken::new(), Arc::new(Unobserved)).await?;
+    let outcome = engine.execute_apart(run, CancellationToken::new(), Arc::new(Unobserved)).await?;
     if outcome == wanted { Ok(()) } else { Err(BenchError::Ended(outcome)) }
 }
 
