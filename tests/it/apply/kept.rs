@@ -233,14 +233,14 @@ async fn the_key_of_a_change_is_waited_for_while_a_session_of_its_name_is_at_wor
     world.settings.limits.lock_timeout = Span(Duration::from_millis(100));
     world.key.index = 1;
     let (endpoint, name) = (world.endpoint().clone(), world.key.application_name());
-    let mut orphan = PgConnection::connect_with(&endpoint.options()).await.unwrap();
+    let mut orphan = PgConnection::connect_with(endpoint.options()).await.unwrap();
     let is_at_work = format!(
         "begin; set application_name = '{name}'; lock table lakeops.applied_change in exclusive mode"
     );
     orphan.execute(AssertSqlSafe(is_at_work)).await.unwrap();
     let ends = async {
         // Three tries are over by then.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        SystemClock.sleep_until(SystemClock.now().plus(Duration::from_secs(1))).await;
         orphan.close().await.unwrap();
     };
     tokio::join!(look(&mut world, 1, "null"), ends);
