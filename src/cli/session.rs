@@ -309,8 +309,7 @@ impl<'a> Session<'a> {
     /// The engine, for a plan. Its connection is opened now, and fails now, when something in the plan may ask for
     /// it; else it is left alone.
     pub async fn engine_for(&self, plan: &Plan) -> Result<Engine, CliError> {
-        let connection = plan.body.connects().then_some(plan.body.connection.as_str());
-        self.engine(connection.as_slice()).await
+        self.engine(&connections_of(plan)).await
     }
 
     /// The history of this journal.
@@ -404,6 +403,11 @@ impl<'a> Session<'a> {
             pid: std::process::id(),
         })
     }
+}
+
+/// The connections that something in a plan may ask for.
+pub fn connections_of(plan: &Plan) -> Vec<&str> {
+    plan.body.connects().then_some(plan.body.connection.as_str()).into_iter().collect()
 }
 
 #[derive(serde::Deserialize)]

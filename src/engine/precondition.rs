@@ -44,6 +44,9 @@ pub async fn fingerprints(
     plan: &Plan,
     names: &[String],
 ) -> Result<BTreeMap<String, String>, Failure> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let endpoint =
         parts.endpoints.endpoint(&plan.body.connection, &plan.body.target, false).await?;
     let settings = parts.settings.settings(&plan.body.target);

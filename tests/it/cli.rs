@@ -329,11 +329,13 @@ fn a_server_is_started_only_for_what_asks_for_one() {
         "workflows/look.yaml",
         "version: 1\nname: look\nsteps:\n  - { id: a, tool: monitor_connections }\n",
     );
-    let run = |workflow: &str| {
-        let mut command = project.command(&["run", workflow, "--output", "json"]);
+    let without_server = |args: &[&str]| {
+        let mut command = project.command(args);
         command.env("LAKEOPS_POSTGRES_BIN", "/nowhere");
         Project::finish(command)
     };
+    let run = |workflow: &str| without_server(&["run", workflow, "--output", "json"]);
+    without_server(&["plan", "scripts", "--preview"]).ends(0);
     let ran = run("scripts").ends(0).json();
     assert_eq!(ran["steps"][0]["output"], json!({ "n": 2 }), "{ran}");
     // What cannot be had is told before a run begins.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::library::{self, Wanted};
-use crate::cli::session::Session;
+use crate::cli::session::{Session, connections_of};
 use crate::engine::Loaded;
 use crate::engine::parts::Unobserved;
 use crate::journal::Outcome;
@@ -141,8 +141,7 @@ pub(crate) async fn show_preview(
 
 /// Runs the reads and proposals, and notes what the plan relies on.
 async fn preview(session: &Session<'_>, plan: &Plan) -> Result<(Plan, Loaded), CliError> {
-    let connection = plan.body.connection.clone();
-    let engine = session.rehearsal(&[&connection]).await?;
+    let engine = session.rehearsal(&connections_of(plan)).await?;
     let scratch = Arc::clone(&engine.parts().journal);
     let loaded = engine.preview(plan, scratch, Arc::new(Unobserved)).await?;
     Ok((engine.pin(plan, &loaded.state).await?, loaded))
