@@ -30,6 +30,7 @@ pub struct Config {
     environment: Arc<dyn Environment>,
     root: PathBuf,
     file: Option<PathBuf>,
+    /// What is written, on top of nothing.
     layers: Layer,
     document: Document,
     per_target: BTreeMap<String, Settings>,
@@ -312,7 +313,7 @@ impl Config {
 
     /// Every value with its origin, by key.
     pub fn show(&self) -> Vec<Shown> {
-        shown(&self.layers)
+        shown(&on_defaults(&self.layers))
     }
 }
 
@@ -358,6 +359,34 @@ fn connection_hint(name: &str, known: &BTreeMap<String, Connection>) -> String {
     format!("; there are: {}", names.join(", "))
 }
 
+/// What is written, on top of what is built in.
+fn on_defaults(written: &Layer) -> Layer {
+    let mut layers = Layer::default();
+    if let Ok(Value::Object(defaults)) = serde_json::to_value(Document::default()) {
+        layers.value = defaults;
+    }
+    layers.put(written.clone());
+    layers
+}
+
+/// The configuration, when nothing is written but folders and the connection, as flags do: there is nothing to check
+/// in them. `None`: there is more.
+fn of_texts(written: &Layer) -> Option<Document> {
+    let mut document = Document::default();
+    for (key, value) in &written.value {
+        let place = match key.as_str() {
+            "state" => &mut document.state,
+            "workflows" => &mut document.workflows,
+            "sops" => &mut document.sops,
+            "sql" => &mut document.sql,
+            "connection" => &mut document.connection,
+            _ => return None,
+        };
+        value.as_str()?.clone_into(place);
+    }
+    Some(document)
+}
+
 /// Collects everything that is wrong while the layers are put together.
 struct Loader<'a> {
     text: Option<&'a str>,
@@ -372,27 +401,19 @@ impl Loader<'_> {
         file: Option<&Path>,
     ) -> Layer {
         let mut layers = Layer::default();
-        if let Ok(Value::Object(defaults)) = serde_json::to_value(Document::default()) {
-            layers.value = defaults;
-        }
-        let mut written = Layer::default();
         if let (Some(file), Some(text)) = (file, self.text) {
             let (layer, mistakes) = super::file::parse(file, text);
             for mistake in mistakes {
                 self.push(mistake.message, mistake.origin, None);
             }
-            written = layer;
+            layers = layer;
         }
-        let over = overrides::environment(environment, &written, &mut self.problems);
-        let is_default = written.value.is_empty() && over.value.is_empty();
-        layers.put(written);
-        layers.put(over);
-        // Flags say nothing that could be of a wrong form.
+        layers.put(overrides::environment(environment, &layers, &mut self.problems));
         layers.put(overrides::flags(environment, flags));
-        if is_default {
+        if of_texts(&layers).is_some() {
             return layers;
         }
-        for finding in check::check(schema(), &Value::Object(layers.value.clone())) {
+        for finding in check::check(schema(), &Value::Object(on_defaults(&layers).value)) {
             let place = layers.place(&finding.path);
             let origin = if finding.at_key { place.key } else { place.value };
             self.push(finding.message, origin, finding.hint);
@@ -404,7 +425,10 @@ impl Loader<'_> {
         if !self.problems.is_empty() {
             return Document::default();
         }
-        match serde_json::from_value(Value::Object(layers.value.clone())) {
+        if let Some(document) = of_texts(layers) {
+            return document;
+        }
+        match serde_json::from_value(Value::Object(on_defaults(layers).value)) {
             Ok(document) => document,
             Err(error) => {
                 self.push(error.to_string(), Origin::Default, None);

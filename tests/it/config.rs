@@ -139,6 +139,22 @@ fn every_unknown_key_has_a_place_and_a_hint() {
 }
 
 #[test]
+fn folders_and_a_connection_alone_mean_the_same_as_beside_other_keys() {
+    let flags = Flags { state: Some("there".into()), ..Flags::default() };
+    let values = |file: &str| {
+        let config = Place::new(file).load(&flags).unwrap();
+        assert!(config.state_dir().ends_with("there"));
+        assert!(config.workflows_dir().ends_with("mine"));
+        assert_eq!(config.settings(), &lakeops::config::Settings::default());
+        let shown = config.show().into_iter().filter(|shown| shown.key != "state");
+        shown.map(|shown| (shown.key, shown.value)).collect::<Vec<_>>()
+    };
+    let alone = values("workflows = \"mine\"\n");
+    assert_eq!(alone, values("workflows = \"mine\"\nactor_from_env = false\n"));
+    assert!(Place::new("workflows = 3\n").error().contains("lakeops.toml:1:13"));
+}
+
+#[test]
 fn unknown_variables_are_errors_too() {
     let error = Place::new("").with("LAKEOPS_DATABSE_URL", "postgres://db/app").error();
     assert!(error.contains("did you mean `LAKEOPS_DATABASE_URL`?"), "{error}");
