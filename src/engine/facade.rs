@@ -158,10 +158,11 @@ impl Engine {
         Self { redactor, ..self }
     }
 
-    /// The same engine, which parks a run that only waits for a time (a timer, another look, another try)
-    /// some seconds or further away. Who works on runs with it takes them up again then.
+    /// The same engine, for who works on many runs. It parks a run that only waits for a time (a timer, another
+    /// look, another try) some seconds or further away: it is taken up again then. And it leaves what runs owe the
+    /// history to [`Engine::append_history`].
     #[must_use]
-    pub fn leaving_what_waits(self) -> Self {
+    pub fn for_many(self) -> Self {
         Self { leaves: true, ..self }
     }
 
@@ -271,7 +272,7 @@ impl Engine {
         let (groundwork, mut state) = self.fold(run).await?;
         if let Some((outcome, _)) = state.finished {
             drop(guard);
-            self.append_history().await;
+            self.append_own_history().await;
             return Ok(outcome);
         }
         let claim = Append {
@@ -308,14 +309,22 @@ impl Engine {
         let outcome = executor.work(interrupt).await?;
         drop(guard);
         if outcome.is_final() {
-            self.append_history().await;
+            self.append_own_history().await;
         }
         Ok(outcome)
     }
 
     /// Appends to the history before the run is reported finished. Its rows and its end are durable, and
     /// its locks are given back: a history that cannot be reached keeps nothing from being healed.
-    async fn append_history(&self) {
+    async fn append_own_history(&self) {
+        if !self.leaves {
+            self.append_history().await;
+        }
+    }
+
+    /// Appends what runs that are over owe the history, and the audit up to now. What cannot be appended stays in
+    /// the journal, and whoever is to be told is told.
+    pub async fn append_history(&self) {
         let Some(history) = &self.parts.history else { return };
         if let Err(failure) = history.append_owed().await {
             tracing::warn!(%failure, "history rows wait in the journal");

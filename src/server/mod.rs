@@ -6,6 +6,7 @@
 //! runs, and hands runs to the `pool`. All that it knows can be read again from the journal, so a server
 //! that dies loses nothing.
 
+mod appends;
 mod due;
 pub mod http;
 pub mod metrics;

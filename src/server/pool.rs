@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::appends::Appends;
 use super::error_text;
 use super::metrics::Metrics;
 use crate::engine::parts::Observer;
@@ -77,12 +78,14 @@ pub(super) struct Pool {
     not_before: BTreeMap<RunId, Timestamp>,
     /// Runs that wait. A decision takes them up before their time: they may be cancelled.
     asked: BTreeMap<RunId, Asked>,
+    appends: Appends,
 }
 
 impl Pool {
     pub(super) fn new(engine: Engine, metrics: Arc<Metrics>, most: usize) -> Self {
         Self {
-            engine: engine.leaving_what_waits(),
+            appends: Appends::new(engine.clone()),
+            engine: engine.for_many(),
             metrics,
             most: most.max(1),
             interrupt: CancellationToken::new(),
@@ -231,6 +234,9 @@ impl Pool {
         self.locks.leaves(&run);
         match result {
             Ok(outcome) => {
+                if outcome.is_final() {
+                    self.appends.owed();
+                }
                 self.metrics.run_ended(outcome);
                 tracing::info!(%run, outcome = outcome.as_str(), "run ended or waits");
             }
@@ -252,5 +258,6 @@ impl Pool {
                 self.settle_ended(ended);
             }
         }
+        self.appends.end().await;
     }
 }
