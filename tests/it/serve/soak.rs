@@ -219,7 +219,7 @@ impl Soak {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and is not proven yet"]
+#[ignore = "takes a minute and more"]
 async fn a_month_of_faults_loses_nothing_and_repeats_nothing() {
     let endpoint = postgres().await.fresh_database("soak").await;
     let keys = include_str!("../../../sql/engine/create_applied_change.sql");
