@@ -160,17 +160,20 @@ async fn what_waits_for_a_lock_keeps_nobody_and_too_many_are_refused() {
     assert_eq!(served.end(Signal::SIGTERM), Some(0));
 }
 
-/// Starts so many runs from several clients at once; checks that all end, in their order.
-async fn burst(hint: &str, clients: usize, each: usize) {
+/// From several clients at once: all end, in their order, and the history has every one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_starts_are_worked_off_in_their_order() {
     const AT_ONCE: usize = 4;
-    let project = crowded(hint, u32::try_from(AT_ONCE).unwrap(), 2_000).await;
+    const CLIENTS: usize = 8;
+    const EACH: usize = 125;
+    let project = crowded("serve_thousand", u32::try_from(AT_ONCE).unwrap(), 2_000).await;
     let served = Served::start(&project, &[]);
     let slowest = AtomicU64::new(0);
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..clients {
+        for _ in 0..CLIENTS {
             scope.spawn(|| {
-                for _ in 0..each {
+                for _ in 0..EACH {
                     let asked = Instant::now();
                     let (status, run) =
                         served.api("POST /v1/runs", None, "{\"workflow\":\"free\"}");
@@ -182,7 +185,7 @@ async fn burst(hint: &str, clients: usize, each: usize) {
         }
     });
     let started = begun.elapsed();
-    let all = u64::try_from(clients * each).unwrap();
+    let all = u64::try_from(CLIENTS * EACH).unwrap();
     let wait = Instant::now();
     while succeeded(&served) < all {
         assert!(wait.elapsed().as_secs() < 600, "{} of {all}", succeeded(&served));
@@ -219,17 +222,6 @@ fn keeps_order(created: &[String], claimed: &[String], at_once: usize) {
             place[run]
         );
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_burst_of_starts_is_worked_off_in_its_order() {
-    burst("serve_burst", 4, 4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "minutes: a thousand starts at once"]
-async fn a_thousand_starts_are_worked_off_in_their_order() {
-    burst("serve_thousand", 8, 125).await;
 }
 
 /// Many schedules that are due at the same moment.
