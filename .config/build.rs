@@ -1,8 +1,9 @@
 //! Has the relocations of the program packed, where its C library can read them so.
 //!
-//! The program has some 300,000 pointers that the loader sets at each start. As a list they are 7 MiB that every process
-//! reads and keeps mapped; packed (`DT_RELR`) they are less than 100 KiB. glibc reads them from 2.36 on, and a program
-//! with packed ones does not start with an older one: so it is done only where this machine's own is new enough.
+//! The loader sets hundreds of thousands of pointers of the program at each start. As a list they take megabytes that
+//! every process reads and keeps mapped; packed (`DT_RELR`) they take next to nothing (`src/ARCHITECTURE.md` has the
+//! figures). glibc reads them from 2.36 on, and a program with packed ones does not start with an older one: so it is
+//! done only where this machine's own is new enough.
 
 #![expect(clippy::disallowed_methods, reason = "this is how cargo tells")]
 
