@@ -410,25 +410,24 @@ impl Loader<'_> {
         }
         layers.put(overrides::environment(environment, &layers, &mut self.problems));
         layers.put(overrides::flags(environment, flags));
-        if of_texts(&layers).is_some() {
-            return layers;
+        layers
+    }
+
+    /// What is written, checked and read.
+    fn document(&mut self, layers: &Layer) -> Document {
+        if let Some(document) = of_texts(layers) {
+            return if self.problems.is_empty() { document } else { Document::default() };
         }
-        for finding in check::check(schema(), &Value::Object(on_defaults(&layers).value)) {
+        let whole = Value::Object(on_defaults(layers).value);
+        for finding in check::check(schema(), &whole) {
             let place = layers.place(&finding.path);
             let origin = if finding.at_key { place.key } else { place.value };
             self.push(finding.message, origin, finding.hint);
         }
-        layers
-    }
-
-    fn document(&mut self, layers: &Layer) -> Document {
         if !self.problems.is_empty() {
             return Document::default();
         }
-        if let Some(document) = of_texts(layers) {
-            return document;
-        }
-        match serde_json::from_value(Value::Object(on_defaults(layers).value)) {
+        match serde_json::from_value(whole) {
             Ok(document) => document,
             Err(error) => {
                 self.push(error.to_string(), Origin::Default, None);
