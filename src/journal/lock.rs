@@ -7,9 +7,10 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -136,11 +137,13 @@ impl Held {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
             // The last holder removes the file: a lock on a removed file keeps nobody out.
-            let there = fs::metadata(&path).is_ok_and(|there| {
-                file.metadata()
-                    .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
-            });
+            let ours = file.metadata()?;
+            let there = fs::metadata(&path)
+                .is_ok_and(|there| (ours.dev(), ours.ino()) == (there.dev(), there.ino()));
             if there {
+                if ours.len() > 0 {
+                    file.set_len(0)?;
+                }
                 write_note(&mut file, about)?;
                 return Ok(Ok(Self { path, _file: file }));
             }
@@ -174,23 +177,29 @@ fn path_of(state_dir: &Path, run: &RunId) -> io::Result<PathBuf> {
         let what = format!("`{run}` is not the id of a run");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    let runs = state_dir.join("runs");
-    fs::create_dir_all(&runs)?;
-    Ok(runs.join(format!("{run}.lock")))
+    Ok(state_dir.join("runs").join(format!("{run}.lock")))
 }
 
+/// Opens or makes a file, and its folder when that is not there.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            open()
+        }
+        (opened, _) => opened,
+    }
 }
 
+/// Writes into an empty file who holds it.
 fn write_note(file: &mut File, about: &str) -> io::Result<()> {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let note =
-        Note { pid: std::process::id(), host: host.unwrap_or_default(), about: about.to_owned() };
-    let text = serde_json::to_vec(&note)?;
-    file.set_len(0)?;
-    file.rewind()?;
-    file.write_all(&text)
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        host.unwrap_or_default()
+    });
+    let note = Note { pid: std::process::id(), host: HOST.clone(), about: about.to_owned() };
+    file.write_all(&serde_json::to_vec(&note)?)
 }
 
 /// Who holds the lock of this file. The note may be half written: then less is known.
