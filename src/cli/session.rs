@@ -348,6 +348,19 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// Where the history is, with all in it that runs owe it. Who may only read it reads what is there.
+    pub async fn whole_history(&self) -> Result<Location, CliError> {
+        let appended = match self.existing_history() {
+            Ok(Some(history)) => history.append_owed().await.map(drop).map_err(CliError::from),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = appended {
+            self.shell.out.note(&format!("rows wait in the journal: {error}"));
+        }
+        self.history_location()
+    }
+
     /// An engine that only records decisions: it reaches no database.
     pub async fn clerk(&self) -> Result<Engine, CliError> {
         self.engine(&[]).await

@@ -272,7 +272,7 @@ impl Engine {
         let (groundwork, mut state) = self.fold(run).await?;
         if let Some((outcome, _)) = state.finished {
             drop(guard);
-            self.append_own_history().await;
+            self.append_own_history(&groundwork.plan).await;
             return Ok(outcome);
         }
         let claim = Append {
@@ -302,6 +302,7 @@ impl Engine {
             drop(guard);
             return outcome;
         }
+        let plan = Arc::clone(&groundwork.plan);
         let mut executor = self.executor(run, (groundwork, state), observer);
         if executor.state.preconditions.is_none() && !executor.plan.body.preconditions.is_empty() {
             self.check_preconditions(&mut executor).await?;
@@ -309,15 +310,18 @@ impl Engine {
         let outcome = executor.work(interrupt).await?;
         drop(guard);
         if outcome.is_final() {
-            self.append_own_history().await;
+            self.append_own_history(&plan).await;
         }
         Ok(outcome)
     }
 
     /// Appends to the history before the run is reported finished. Its rows and its end are durable, and
     /// its locks are given back: a history that cannot be reached keeps nothing from being healed.
-    async fn append_own_history(&self) {
-        if !self.leaves {
+    ///
+    /// Who asked no database has measured nothing, and took less time and memory than appending would. What there is
+    /// to say of it is appended with the next run's, or when the history is asked.
+    async fn append_own_history(&self, plan: &Plan) {
+        if !self.leaves && plan.body.connects() {
             self.append_history().await;
         }
     }
@@ -341,7 +345,7 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Executor {
         let settings = self.parts.settings.settings(&groundwork.plan.body.target);
-        let parts = (self.parts.clone(), settings);
+        let parts = (self.parts.clone(), Arc::new(settings));
         let mut executor = Executor::new(parts, (run.clone(), groundwork), state, observer);
         executor.redactor = self.redactor.clone();
         executor.leaves = self.leaves;

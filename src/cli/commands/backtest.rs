@@ -83,7 +83,7 @@ pub(super) async fn run(session: &Session<'_>, args: Args) -> Result<Exit, CliEr
                 "name it: `--against FILE`",
             )
         })?;
-        let location = session.history_location()?;
+        let location = session.whole_history().await?;
         let answer = history::answer(&location, &Query::new(sql), &[], None).await?;
         let rows = answer.rows()?;
         recorded.past.extend(measured(&path, &old, rows)?);

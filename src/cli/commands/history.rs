@@ -30,7 +30,8 @@ use crate::tools::{AnyTool, Catalog, ReadContext};
 ///
 /// Every run leaves rows behind: measurements, findings, what was changed, who approved it. They are
 /// Delta tables, below `state/history` unless `[history] location` says otherwise; other programs read
-/// them as they are. Rows come in when their run is over, exactly once.
+/// them as they are. Rows come in when their run is over, exactly once; those of a run that asked no database
+/// come in with the next ones, or when the history is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +63,9 @@ enum Verb {
     ///
     /// Every column is the mean of what was measured in its time; where nothing was, nothing is drawn.
     Chart(ChartArgs),
-    /// Append the rows that wait in the journal, as the end of every run does
+    /// Append the rows that wait in the journal
+    ///
+    /// The end of a run that asked a database does this, and so does whoever asks the history.
     Flush,
     /// Merge small files and delete those that no version needs
     ///
@@ -168,7 +171,7 @@ async fn list(session: &Session<'_>, name: Option<&str>) -> Result<Exit, CliErro
     if let Some(name) = name {
         return columns(session, name);
     }
-    let location = session.history_location()?;
+    let location = session.whole_history().await?;
     let facts = history::facts(&location).await?;
     let json: Vec<Value> = facts.iter().map(as_json).collect();
     session.shell.out.data(&json, |style| {
@@ -228,7 +231,7 @@ fn columns(session: &Session<'_>, name: &str) -> Result<Exit, CliError> {
 async fn query(session: &Session<'_>, args: QueryArgs) -> Result<Exit, CliError> {
     let travels = args.at.iter().map(|text| travel(text)).collect::<Result<Vec<_>, _>>()?;
     let form = args.to.as_deref().map(form).transpose()?;
-    let location = session.history_location()?;
+    let location = session.whole_history().await?;
     let query = Query::new(&args.sql);
     let target = library::target(args.target.as_deref())?;
     let answer = if history::names_postgres(&args.sql)? {
@@ -318,7 +321,7 @@ async fn draw(session: &Session<'_>, args: ChartArgs) -> Result<Exit, CliError> 
             Query::with_binds(text, binds)
         }
     };
-    let location = session.history_location()?;
+    let location = session.whole_history().await?;
     let answer = history::answer(&location, &query, &[], None).await?;
     let points = points(&answer)?;
     session.shell.out.data(&points, |style| chart(style, &points))?;

@@ -56,3 +56,21 @@ async fn the_program_measures_asks_draws_and_tidies_up() {
     let told = project.run(&["history", "optimize", "no_such_table"]);
     assert!(told.code != 0 && told.out.contains("no_such_table"), "{}{}", told.out, told.err);
 }
+
+/// It takes milliseconds, and appending takes more time and memory than that.
+#[test]
+fn a_run_that_asked_no_database_comes_into_the_history_when_that_is_asked() {
+    let project = Project::new();
+    project.write("sops/add.rhai", "#{ sum: n + 1 }");
+    let text =
+        "version: 1\nname: think\nsteps:\n  - { id: a, script: sops/add.rhai, with: { n: 1 } }\n";
+    project.write("workflows/think.yaml", text);
+    for known in 1..3 {
+        project.run(&["run", "think"]).ends(0);
+        let folder = project.path().join("state/history");
+        assert!(known > 1 || !folder.exists(), "nothing was asked");
+        let counted =
+            ["history", "query", "select count(*) as n from workflow_runs", "--output", "csv"];
+        assert_eq!(project.run(&counted).ends(0).out, format!("n\n{known}\n"));
+    }
+}
