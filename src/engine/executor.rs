@@ -65,7 +65,7 @@ pub(super) struct Executor {
     pub(super) plan: Arc<Plan>,
     pub(super) state: RunState,
     pub(super) programs: Arc<Programs>,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) preview: bool,
     /// Whether it is parked while it only waits for a time: whoever works on it takes it up again then.
@@ -90,7 +90,7 @@ pub(super) struct Executor {
 
 impl Executor {
     pub(super) fn new(
-        (parts, settings): (Parts, Settings),
+        (parts, settings): (Parts, Arc<Settings>),
         (run, groundwork): (RunId, Arc<Groundwork>),
         state: RunState,
         observer: Arc<dyn Observer>,
@@ -561,6 +561,14 @@ impl Executor {
         self.running.insert(handle.id(), node);
     }
 
+    /// The settings as they hold for a target: mostly that of the plan.
+    fn settings_of(&self, target: &crate::kernel::Target) -> Arc<Settings> {
+        if *target == self.plan.body.target {
+            return Arc::clone(&self.settings);
+        }
+        Arc::new(self.parts.settings.settings(target))
+    }
+
     /// What a task of a step is given.
     pub(super) fn task(
         &self,
@@ -574,7 +582,7 @@ impl Executor {
             plan: Arc::clone(&self.plan),
             key: self.state.nodes[node].key.clone(),
             step,
-            settings: self.parts.settings.settings(&target),
+            settings: self.settings_of(&target),
             target,
             depth: self.state.cause.as_ref().map_or(0, |cause| cause.depth()),
             attempts: self.state.nodes[node].attempts,

@@ -13,7 +13,11 @@ use tokio::task::JoinHandle;
 use super::apply::Begun;
 use super::parts::{Endpoints, Parts};
 use crate::kernel::{Clock, KillPoints, RunId, Target};
-use crate::postgres::{KeptReader, PgEndpoint, PgError, PgWriter, ServerFacts};
+use crate::postgres::{KeptReader, PgEndpoint, PgError, PgWriter, ServerFacts, WriterSetup};
+
+/// How long the session of a change stays as that one left it: a change that follows at once has it reset by the
+/// message in which it begins.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// How long a session is kept that nobody takes.
 const IDLE: Duration = Duration::from_secs(2);
@@ -82,6 +86,46 @@ impl Keep for KeptReader {
     }
 }
 
+/// A session while nobody has it.
+struct Rest<S> {
+    session: S,
+    left: Option<Left>,
+}
+
+/// What the change that had a session last may have left in it.
+struct Left {
+    /// Passed when it is gone.
+    boundary: Option<String>,
+}
+
+impl Left {
+    fn gone(self, kill: &dyn KillPoints) {
+        if let Some(boundary) = self.boundary {
+            kill.reach(&boundary);
+        }
+    }
+}
+
+impl<S: Keep> Rest<S> {
+    async fn reset(&mut self, name: &str, kill: &dyn KillPoints) -> bool {
+        let is_good = self.session.reset(name).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a session is not kept");
+            false
+        });
+        if let Some(left) = self.left.take() {
+            left.gone(kill);
+        }
+        is_good
+    }
+
+    async fn close(self, kill: &dyn KillPoints) {
+        if let Some(left) = self.left {
+            left.gone(kill);
+        }
+        self.session.close().await;
+    }
+}
+
 /// Sessions of a kind that wait for somebody.
 struct Shelf<S: Keep>(Mutex<Vec<Kept<S>>>);
 
@@ -89,7 +133,7 @@ struct Shelf<S: Keep>(Mutex<Vec<Kept<S>>>);
 struct Kept<S: Keep> {
     place: S::Place,
     target: Target,
-    session: Arc<Held<Option<S>>>,
+    session: Arc<Held<Option<Rest<S>>>>,
     keeper: JoinHandle<()>,
 }
 
@@ -121,23 +165,43 @@ impl Sessions {
         }
     }
 
-    /// A session for a change, still with the name of nobody's change.
-    pub(super) async fn writer(
+    /// A session in which the transaction of a change is open, and nothing of another one is left.
+    pub(super) async fn begin(
+        &self,
+        (endpoint, expected): (&PgEndpoint, Option<&ServerFacts>),
+        setup: &WriterSetup<'_>,
+    ) -> Option<PgWriter> {
+        let Rest { session: mut writer, left } = self.writer(endpoint, expected).await?;
+        let begun = match &left {
+            Some(_) => writer.begin_anew(setup).await,
+            None => writer.begin_as(setup).await.map(|()| true),
+        };
+        let is_good = begun.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a kept session was no good");
+            false
+        });
+        if let Some(left) = left {
+            left.gone(&*self.around.kill);
+        }
+        is_good.then_some(writer)
+    }
+
+    async fn writer(
         &self,
         endpoint: &PgEndpoint,
         expected: Option<&ServerFacts>,
-    ) -> Option<PgWriter> {
-        while let Some(writer) = self.writers.take(|kept| kept.place.is_same(endpoint)).await {
+    ) -> Option<Rest<PgWriter>> {
+        while let Some(rest) = self.writers.take(|kept| kept.place.is_same(endpoint)).await {
             // A backend stays where it is: what was true of the place when it connected is true now.
-            if expected.is_none_or(|place| writer.facts().difference(place).is_none()) {
-                return Some(writer);
+            if expected.is_none_or(|place| rest.session.facts().difference(place).is_none()) {
+                return Some(rest);
             }
-            writer.close().await;
+            rest.session.close().await;
         }
         None
     }
 
-    /// Keeps the session of a change that has ended. `boundary` is passed when it was reset.
+    /// Keeps the session of a change that has ended. `boundary` is passed when it was reset, or closed.
     pub(super) fn keep_writer(
         &self,
         (endpoint, target): (&PgEndpoint, &Target),
@@ -145,12 +209,13 @@ impl Sessions {
         boundary: impl FnOnce() -> String,
     ) {
         let boundary = self.around.kill.listens().then(boundary);
-        self.writers.keep(&self.around, (endpoint.clone(), target.clone()), writer, boundary);
+        let rest = Rest { session: writer, left: Some(Left { boundary }) };
+        self.writers.keep(&self.around, (endpoint.clone(), target.clone()), rest);
     }
 
     /// A session that only read what the target names, and whether its server has answered just now.
     pub(super) async fn reader(&self, target: &Target) -> Option<(KeptReader, bool)> {
-        let reader = self.readers.take(|kept| kept.target == *target).await?;
+        let Rest { session: reader, .. } = self.readers.take(|kept| kept.target == *target).await?;
         let now = self.around.clock.now();
         let is_proven = reader.answered.is_some_and(|at| now.since(at) < ALIVE);
         Some((reader, is_proven))
@@ -159,7 +224,8 @@ impl Sessions {
     /// Keeps a session that only read.
     pub(super) fn keep_reader(&self, target: &Target, mut reader: KeptReader) {
         reader.answered.get_or_insert_with(|| self.around.clock.now());
-        self.readers.keep(&self.around, ((), target.clone()), reader, None);
+        let rest = Rest { session: reader, left: None };
+        self.readers.keep(&self.around, ((), target.clone()), rest);
     }
 
     /// Takes in the transaction of the change of this name, which is not to be committed before its start is on disk.
@@ -195,73 +261,65 @@ impl Sessions {
 }
 
 impl<S: Keep> Shelf<S> {
-    async fn take(&self, is_here: impl Fn(&Kept<S>) -> bool) -> Option<S> {
+    async fn take(&self, is_here: impl Fn(&Kept<S>) -> bool) -> Option<Rest<S>> {
         loop {
             let kept = {
                 let mut all = lock(&self.0);
                 let at = all.iter().rposition(&is_here)?;
                 all.swap_remove(at)
             };
-            let session = kept.session.lock().await.take();
-            if session.is_some() {
+            // Who resets it has it until then.
+            let rest = kept.session.lock().await.take();
+            if rest.is_some() {
                 kept.keeper.abort();
-                return session;
+                return rest;
             }
         }
     }
 
-    fn keep(
-        &self,
-        around: &Around,
-        (place, target): (S::Place, Target),
-        mut session: S,
-        boundary: Option<String>,
-    ) {
+    fn keep(&self, around: &Around, (place, target): (S::Place, Target), rest: Rest<S>) {
         let mut all = lock(&self.0);
         all.retain(|kept| !kept.session.try_lock().is_ok_and(|session| session.is_none()));
         let is_room = all.len() < MOST;
         let (connection, used_at) = (around.connection.clone(), target.clone());
         let (clock, endpoints) = (Arc::clone(&around.clock), Arc::clone(&around.endpoints));
         let used = move || endpoints.used(&connection, &used_at);
-        let shared = Arc::<Held<Option<S>>>::default();
-        // Nobody else knows it yet. Whoever takes it before it is ready, or closes all, waits for the lock.
-        let Ok(mut slot) = Arc::clone(&shared).try_lock_owned() else { return };
         let (kill, name) = (Arc::clone(&around.kill), around.name.clone());
-        let again = Arc::clone(&shared);
+        let is_left = rest.left.is_some();
+        let session = Arc::new(Held::new(Some(rest)));
+        let own = Arc::clone(&session);
         let keeper = tokio::spawn(async move {
-            if !is_room {
-                session.close().await;
-                return used();
+            if is_room && is_left {
+                clock.sleep_until(clock.now().plus(LINGER)).await;
+                let mut slot = own.lock().await;
+                let is_good = match slot.as_mut() {
+                    Some(rest) => rest.reset(&name, &*kill).await,
+                    None => return,
+                };
+                if !is_good {
+                    *slot = None;
+                    return used();
+                }
             }
-            let is_good = session.reset(&name).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "a session is not kept");
-                false
-            });
-            if !is_good {
-                return used();
+            if is_room {
+                clock.sleep_until(clock.now().plus(IDLE)).await;
             }
-            if let Some(boundary) = boundary {
-                kill.reach(&boundary);
-            }
-            *slot = Some(session);
-            drop(slot);
-            clock.sleep_until(clock.now().plus(IDLE)).await;
-            let mut slot = again.lock().await;
-            if let Some(session) = slot.take() {
-                session.close().await;
+            let rest = own.lock().await.take();
+            if let Some(rest) = rest {
+                rest.close(&*kill).await;
                 used();
             }
         });
-        all.push(Kept { place, target, session: shared, keeper });
+        all.push(Kept { place, target, session, keeper });
     }
 
     async fn close(&self, around: &Around) {
         let all = std::mem::take(&mut *lock(&self.0));
         for kept in all {
-            // Who resets it has it until then.
-            if let Some(session) = kept.session.lock().await.take() {
+            let rest = kept.session.lock().await.take();
+            if let Some(rest) = rest {
                 kept.keeper.abort();
-                session.close().await;
+                rest.close(&*around.kill).await;
                 around.endpoints.used(&around.connection, &kept.target);
             }
         }

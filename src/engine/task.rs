@@ -33,7 +33,7 @@ pub(super) struct Task {
     pub(super) key: StepKey,
     pub(super) step: Arc<PlannedStep>,
     pub(super) target: Target,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
     /// How many events caused one another before the run.
     pub(super) depth: u32,
     /// Tries before this one.

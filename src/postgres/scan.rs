@@ -26,6 +26,14 @@ impl Token<'_> {
     }
 }
 
+/// Words that a statement begins with that changes rows.
+const CHANGES: [&str; 4] = ["delete", "insert", "merge", "update"];
+
+/// Whether a statement of these tokens changes rows.
+pub fn changes_rows(tokens: &[Token<'_>]) -> bool {
+    tokens.first().is_some_and(|first| CHANGES.iter().any(|word| first.is(word)))
+}
+
 /// The tokens of a text. Total: whatever cannot be read as SQL still comes out as some tokens.
 pub fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut found = Vec::new();

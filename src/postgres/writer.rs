@@ -1,5 +1,7 @@
 //! A session that changes, for appliers only.
 
+use std::collections::HashMap;
+use std::mem::Discriminant;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,6 +26,12 @@ pub const SESSION_CHECK: SqlFile = sql_file!("engine/session_check");
 const TRANSACTION_WORDS: [&str; 9] =
     ["abort", "begin", "commit", "end", "prepare", "release", "rollback", "savepoint", "start"];
 
+/// The most statements of changes that the server keeps prepared, fewer than the driver can (100).
+const MOST_PREPARED: usize = 50;
+
+/// The longest of them, in bytes.
+const LONGEST_PREPARED: usize = 10_000;
+
 /// How a writing session is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterSetup<'a> {
@@ -43,13 +51,13 @@ pub struct WriterSetup<'a> {
 
 impl WriterSetup<'_> {
     /// The server's own limits, in milliseconds.
-    fn timeouts(&self) -> [(&'static str, i32); 3] {
+    fn timeouts(&self) -> [(&'static str, String); 3] {
         [
             ("statement_timeout", self.statement_timeout),
             ("lock_timeout", self.lock_timeout),
             ("idle_in_transaction_session_timeout", self.limits.statement_timeout.0),
         ]
-        .map(|(name, limit)| (name, bind::timeout_millis(limit)))
+        .map(|(name, limit)| (name, bind::timeout_millis(limit).to_string()))
     }
 }
 
@@ -67,6 +75,8 @@ pub struct PgWriter {
     connection: PgConnection,
     facts: ServerFacts,
     patience: Duration,
+    /// The statements of changes that are kept prepared, with the types of their values.
+    prepared: HashMap<String, Vec<Discriminant<Bind>>>,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -86,7 +96,8 @@ impl PgWriter {
             other => other?,
         };
         let patience = setup.statement_timeout.saturating_add(GRACE);
-        let mut writer = Self { connection, facts: ServerFacts::default(), patience };
+        let facts = ServerFacts::default();
+        let mut writer = Self { connection, facts, patience, prepared: HashMap::new() };
         let before: SessionCheck = writer.row(&SESSION_CHECK).await?;
         writer.facts = match writer.row(&SERVER_FACTS).await {
             Err(error) if error.sqlstate() == Some("42501") => {
@@ -117,18 +128,22 @@ impl PgWriter {
     /// message, so that the name is there before anything of the change is. Who was reset has all else from its
     /// start. A session that does not answer soon is taken for broken.
     pub async fn begin_as(&mut self, setup: &WriterSetup<'_>) -> Result<(), PgError> {
-        let name = bind::literal(setup.application_name);
-        let limits = setup.timeouts().map(|(limit, millis)| format!("set {limit} = {millis}; "));
-        let text = format!("set application_name = {name}; {}begin", limits.concat());
         self.patience = setup.statement_timeout.saturating_add(GRACE);
-        let begun = bind::simple(&mut self.connection, text);
+        let begun = bind::simple(&mut self.connection, begin(setup));
         answer("begin", 0, kept::SOON, begun).await.map(drop)
+    }
+
+    /// The same for who was not reset, and is by that message; `false`: it is of no more use.
+    pub async fn begin_anew(&mut self, setup: &WriterSetup<'_>) -> Result<bool, PgError> {
+        self.patience = setup.statement_timeout.saturating_add(GRACE);
+        kept::reset(&mut self.connection, &begin(setup)).await
     }
 
     /// Makes the session as good as new, called by `name`; `false`: it is of no more use. No transaction may
     /// be open.
     pub async fn reset(&mut self, name: &str) -> Result<bool, PgError> {
-        kept::reset(&mut self.connection, name).await
+        let name = [("application_name", name.to_owned())];
+        kept::reset(&mut self.connection, &set(name.into_iter())).await
     }
 
     /// Opens a transaction.
@@ -164,14 +179,45 @@ impl PgWriter {
         statement: &SqlStatement,
         secret: &(dyn Fn(&str) -> Option<Secret<String>> + Send + Sync),
     ) -> Result<Outcome, PgError> {
-        if let Some(first) = scan::tokens(&statement.text).first()
+        let tokens = scan::tokens(&statement.text);
+        if let Some(first) = tokens.first()
             && TRANSACTION_WORDS.iter().any(|word| first.is(word))
         {
             let why = format!("begins with `{}`, and the transaction is not its own", first.text);
             return Err(PgError::NotAChange { query: name.to_owned(), why });
         }
         let arguments = bind::arguments(name, &statement.binds, secret)?;
-        self.carry_out(name, bind::statement(statement.text.clone(), arguments)).await
+        let stays = self.stays_prepared(statement, &tokens).await?;
+        let query = bind::statement(statement.text.clone(), arguments).persistent(stays);
+        self.carry_out(name, query).await
+    }
+
+    /// Whether the server keeps a statement prepared for the next one with its text: where it changes rows and
+    /// returns none, so that no result can have changed its type. It is prepared for values of certain types, which the
+    /// driver does not compare: when others come, all are forgotten.
+    async fn stays_prepared(
+        &mut self,
+        statement: &SqlStatement,
+        tokens: &[scan::Token<'_>],
+    ) -> Result<bool, PgError> {
+        let types: Vec<_> = statement.binds.iter().map(std::mem::discriminant).collect();
+        match self.prepared.get(&statement.text) {
+            Some(known) if *known == types => return Ok(true),
+            Some(_) => {
+                self.prepared.clear();
+                let forgotten = self.connection.clear_cached_statements();
+                answer("deallocate", 0, self.patience, forgotten).await?;
+            }
+            None => {}
+        }
+        let stays = self.prepared.len() < MOST_PREPARED
+            && statement.text.len() <= LONGEST_PREPARED
+            && scan::changes_rows(tokens)
+            && !tokens.iter().any(|token| token.is("returning"));
+        if stays {
+            self.prepared.insert(statement.text.clone(), types);
+        }
+        Ok(stays)
     }
 
     async fn carry_out(
@@ -240,6 +286,21 @@ impl PgWriter {
     }
 }
 
+/// The message that begins a change in a session that is there.
+fn begin(setup: &WriterSetup<'_>) -> String {
+    let name = ("application_name", setup.application_name.to_owned());
+    format!("{}; begin", set([name].into_iter().chain(setup.timeouts())))
+}
+
+/// What sets a session's settings: a query, since `set` with another value is another statement for
+/// `pg_stat_statements` (until PostgreSQL 18), which would remember each change's.
+fn set(settings: impl Iterator<Item = (&'static str, String)>) -> String {
+    let set = |(name, value): (&str, String)| {
+        format!("pg_catalog.set_config('{name}', {}, false)", bind::literal(&value))
+    };
+    format!("select {}", settings.map(set).collect::<Vec<_>>().join(", "))
+}
+
 /// Settings of the session go into its start-up message: a pooler in the way drops or refuses them,
 /// and shows itself by that.
 fn startup(setup: &WriterSetup<'_>) -> super::endpoint::Startup {
@@ -250,7 +311,7 @@ fn startup(setup: &WriterSetup<'_>) -> super::endpoint::Startup {
             ("lakeops.run", setup.run.to_owned()),
         ]
         .into_iter()
-        .chain(setup.timeouts().map(|(limit, millis)| (limit, millis.to_string())))
+        .chain(setup.timeouts())
         .collect(),
     }
 }

@@ -7,9 +7,6 @@ use crate::postgres::scan;
 const ROWS: [&str; 8] =
     ["delete", "insert", "merge", "select", "truncate", "update", "values", "with"];
 
-/// Those of them that change rows.
-const CHANGES: [&str; 4] = ["delete", "insert", "merge", "update"];
-
 /// Statements that begin with these act on what follows.
 const OBJECTS: [&str; 3] = ["alter", "create", "drop"];
 
@@ -45,7 +42,7 @@ pub(in crate::engine) fn keeps_session(operation: &Operation, recovery: Recovery
 
 /// Whether the statement changes rows, and takes no lock on more than that.
 pub(super) fn changes_rows(text: &str) -> bool {
-    scan::tokens(text).first().is_some_and(|first| CHANGES.iter().any(|word| first.is(word)))
+    scan::changes_rows(&scan::tokens(text))
 }
 
 fn leaves_nothing(text: &str) -> bool {

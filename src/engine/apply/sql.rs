@@ -316,10 +316,8 @@ async fn prepared(cx: &ApplyContext<'_>) {
         return;
     };
     let name = cx.key.application_name();
-    let Some(mut writer) = sessions.run.writer(endpoint, cx.expected).await else { return };
-    if let Err(error) = writer.begin_as(&setup(cx, &name)).await {
-        return debug!(%error, "a kept session was no good");
-    }
+    let begun = sessions.run.begin((endpoint, cx.expected), &setup(cx, &name)).await;
+    let Some(mut writer) = begun else { return };
     cx.reach("session named");
     let is_ours = match claim_key(cx, &mut writer).await {
         Ok(is_ours) => is_ours,
