@@ -26,6 +26,10 @@ const SETUP: &str = "
 create extension if not exists pg_stat_statements;
 create table public.customer (id int primary key, tenant_id text not null default 'a');
 insert into public.customer select g, case when g % 2 = 0 then 'a' else 'b' end from generate_series(1, 200) as g;
+create role tenant_a;
+create role tenant_b;
+grant tenant_a, tenant_b to current_user;
+grant select, insert, update, delete on public.customer to tenant_a, tenant_b;
 create table public.orders (id int primary key, customer int references public.customer, at timestamptz, note text);
 insert into public.orders select g, g % 200 + 1, '2024-01-01'::timestamptz + g * interval '1 minute', 'n' from generate_series(1, 1000) as g;
 create index orders_at on public.orders (at);
