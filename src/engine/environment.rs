@@ -49,10 +49,10 @@ pub(super) fn scope_for(
             "index" => item(state, place.node).map_or(Value::Null, |(index, _)| json!(index)),
             "run" => run_facts(run, body, state, place.instance),
             "secrets" => secrets(body),
-            // A run that no event started has none: its fields read `()`.
+            // A run that no event started has none: like those of a skipped step, its fields read `()`.
             "event" => {
                 let event = state.cause.as_ref().and_then(|cause| cause.event());
-                event.cloned().unwrap_or_else(|| json!({}))
+                event.cloned().unwrap_or_else(|| json!({ "skipped": true }))
             }
             _ => Value::Null,
         };

@@ -344,6 +344,17 @@ fn a_server_is_started_only_for_what_asks_for_one() {
     assert_eq!(project.json(&["runs"]).as_array().unwrap().len(), 1);
 }
 
+/// It has no event, and what it says of one is nothing.
+#[tokio::test]
+async fn what_an_event_starts_can_be_started_by_hand() {
+    let project = Project::with_database("by_hand").await;
+    let text = include_str!("../../workflows/review_queue.yaml");
+    project.write("workflows/review_queue.yaml", text);
+    let ran = project.json(&["run", "review_queue", "-p", "object=public.t"]);
+    let set = &ran["steps"][0];
+    assert!(set.to_string().contains("for review: a look of public.t"), "{ran:#}");
+}
+
 #[test]
 fn whoever_stops_reading_is_no_failure() {
     let project = Project::new();
