@@ -4,7 +4,7 @@ use lakeops::history::{self, Location};
 use lakeops::kernel::Query;
 use serde_json::json;
 
-use super::kit::{Kit, plan, step, tool};
+use super::kit::{Kit, plan, plan_with, step, tool};
 use crate::harness::crash::{Crash, End};
 use crate::harness::{alone, execute};
 
@@ -14,10 +14,15 @@ async fn a_tick_is_there_once_wherever_its_process_was_killed() {
     let (_place, server) = alone("ticks").await;
     let endpoint = server.endpoint();
     execute(&endpoint, &["create extension pg_stat_statements", "create table t (a int)"]).await;
-    let tick = plan(vec![
+    let steps = vec![
         step("statements", &[], tool("persist_pg_stat_statements", json!({}))),
         step("statistics", &["statements"], tool("collect_statistics", json!({}))),
-    ]);
+    ];
+    // What a plan says of its tools tells that it asks a database, and so that it is appended at once.
+    let tick = plan_with(steps, &[], |body| {
+        let tools = ["persist_pg_stat_statements", "collect_statistics"];
+        body.tools = tools.map(|name| (name.to_owned(), 1)).into();
+    });
     for at in [
         "history/pg_stat_history/before append",
         "history/pg_stat_history/after append",
