@@ -7,12 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex as Held;
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex as Held, Notify};
 
 use super::apply::Begun;
 use super::parts::{Endpoints, Parts};
-use crate::kernel::{Clock, KillPoints, RunId, Target};
+use crate::kernel::{Clock, KillPoints, RunId, Target, Timestamp};
 use crate::postgres::{KeptReader, PgEndpoint, PgError, PgWriter, ServerFacts, WriterSetup};
 
 /// How long the session of a change stays as that one left it: a change that follows at once has it reset by the
@@ -27,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const ALIVE: Duration = Duration::from_millis(100);
 
 /// The most sessions of a kind that a run keeps at a time.
-const MOST: usize = 4;
+const MOST: usize = 8;
 
 /// What a run keeps.
 pub struct Sessions {
@@ -41,6 +40,7 @@ pub struct Sessions {
 }
 
 /// What is around the sessions.
+#[derive(Clone)]
 struct Around {
     clock: Arc<dyn Clock>,
     kill: Arc<dyn KillPoints>,
@@ -124,17 +124,44 @@ impl<S: Keep> Rest<S> {
         }
         self.session.close().await;
     }
+
+    /// Closes it, and tells that it is no longer used.
+    async fn end(self, around: &Around, target: &Target) {
+        self.close(&*around.kill).await;
+        around.endpoints.used(&around.connection, target);
+    }
 }
 
-/// Sessions of a kind that wait for somebody.
-struct Shelf<S: Keep>(Mutex<Vec<Kept<S>>>);
+/// Sessions of a kind that wait for somebody. One task looks after all of them: one for each would be woken, and
+/// wake others, with every change.
+struct Shelf<S: Keep>(Arc<Shelved<S>>);
+
+struct Shelved<S: Keep> {
+    state: Mutex<State<S>>,
+    /// Something is to be looked after sooner than at the time that is waited for.
+    sooner: Notify,
+}
+
+struct State<S: Keep> {
+    all: Vec<Kept<S>>,
+    /// When the task that looks after them does so next; `None`: there is none.
+    looks_at: Option<Timestamp>,
+}
 
 /// One of them; empty when it was taken, was no good, or its time was over.
 struct Kept<S: Keep> {
     place: S::Place,
     target: Target,
+    /// When it is reset; when it was, or needs not be: closed.
+    due: Timestamp,
     session: Arc<Held<Option<Rest<S>>>>,
-    keeper: JoinHandle<()>,
+}
+
+/// What is to be done next.
+enum Next<S> {
+    Nothing,
+    WaitUntil(Timestamp),
+    LookAfter(Target, Arc<Held<Option<Rest<S>>>>),
 }
 
 /// The sessions that a run keeps, as a step on a target sees them.
@@ -158,8 +185,8 @@ impl Sessions {
         };
         Self {
             around,
-            writers: Shelf(Mutex::default()),
-            readers: Shelf(Mutex::default()),
+            writers: Shelf::default(),
+            readers: Shelf::default(),
             begun: Mutex::default(),
             ready: Mutex::default(),
         }
@@ -196,7 +223,7 @@ impl Sessions {
             if expected.is_none_or(|place| rest.session.facts().difference(place).is_none()) {
                 return Some(rest);
             }
-            rest.session.close().await;
+            rest.close(&*self.around.kill).await;
         }
         None
     }
@@ -260,69 +287,110 @@ impl Sessions {
     }
 }
 
+impl<S: Keep> Default for Shelf<S> {
+    fn default() -> Self {
+        let state = State { all: Vec::new(), looks_at: None };
+        Self(Arc::new(Shelved { state: Mutex::new(state), sooner: Notify::new() }))
+    }
+}
+
 impl<S: Keep> Shelf<S> {
     async fn take(&self, is_here: impl Fn(&Kept<S>) -> bool) -> Option<Rest<S>> {
         loop {
             let kept = {
-                let mut all = lock(&self.0);
-                let at = all.iter().rposition(&is_here)?;
-                all.swap_remove(at)
+                let mut state = lock(&self.0.state);
+                let at = state.all.iter().rposition(&is_here)?;
+                state.all.swap_remove(at)
             };
             // Who resets it has it until then.
             let rest = kept.session.lock().await.take();
             if rest.is_some() {
-                kept.keeper.abort();
                 return rest;
             }
         }
     }
 
     fn keep(&self, around: &Around, (place, target): (S::Place, Target), rest: Rest<S>) {
-        let mut all = lock(&self.0);
-        all.retain(|kept| !kept.session.try_lock().is_ok_and(|session| session.is_none()));
-        let is_room = all.len() < MOST;
-        let (connection, used_at) = (around.connection.clone(), target.clone());
-        let (clock, endpoints) = (Arc::clone(&around.clock), Arc::clone(&around.endpoints));
-        let used = move || endpoints.used(&connection, &used_at);
-        let (kill, name) = (Arc::clone(&around.kill), around.name.clone());
-        let is_left = rest.left.is_some();
+        let mut state = lock(&self.0.state);
+        state.all.retain(|kept| !kept.is_empty());
+        if state.all.len() >= MOST {
+            drop(state);
+            let around = around.clone();
+            tokio::spawn(async move { rest.end(&around, &target).await });
+            return;
+        }
+        let wait = if rest.left.is_some() { LINGER } else { IDLE };
+        let due = around.clock.now().plus(wait);
         let session = Arc::new(Held::new(Some(rest)));
-        let own = Arc::clone(&session);
-        let keeper = tokio::spawn(async move {
-            if is_room && is_left {
-                clock.sleep_until(clock.now().plus(LINGER)).await;
-                let mut slot = own.lock().await;
-                let is_good = match slot.as_mut() {
-                    Some(rest) => rest.reset(&name, &*kill).await,
-                    None => return,
-                };
-                if !is_good {
-                    *slot = None;
-                    return used();
-                }
+        state.all.push(Kept { place, target, due, session });
+        match state.looks_at {
+            Some(at) if at <= due => {}
+            Some(_) => self.0.sooner.notify_one(),
+            None => {
+                state.looks_at = Some(due);
+                tokio::spawn(Arc::clone(&self.0).look_after(around.clone()));
             }
-            if is_room {
-                clock.sleep_until(clock.now().plus(IDLE)).await;
-            }
-            let rest = own.lock().await.take();
-            if let Some(rest) = rest {
-                rest.close(&*kill).await;
-                used();
-            }
-        });
-        all.push(Kept { place, target, session, keeper });
+        }
     }
 
     async fn close(&self, around: &Around) {
-        let all = std::mem::take(&mut *lock(&self.0));
+        let all = std::mem::take(&mut lock(&self.0.state).all);
         for kept in all {
-            let rest = kept.session.lock().await.take();
-            if let Some(rest) = rest {
-                kept.keeper.abort();
-                rest.close(&*around.kill).await;
-                around.endpoints.used(&around.connection, &kept.target);
+            if let Some(rest) = kept.session.lock().await.take() {
+                rest.end(around, &kept.target).await;
             }
         }
+        self.0.sooner.notify_one();
+    }
+}
+
+impl<S: Keep> Shelved<S> {
+    /// Resets those that linger, and closes those that nobody took, until there are none.
+    async fn look_after(self: Arc<Self>, around: Around) {
+        loop {
+            match self.next(around.clock.now()) {
+                Next::Nothing => return,
+                Next::WaitUntil(due) => {
+                    tokio::select! {
+                        () = around.clock.sleep_until(due) => {}
+                        () = self.sooner.notified() => {}
+                    }
+                }
+                Next::LookAfter(target, session) => {
+                    let mut slot = session.lock().await;
+                    if let Some(rest) = slot.as_mut().filter(|rest| rest.left.is_some()) {
+                        if !rest.reset(&around.name, &*around.kill).await {
+                            *slot = None;
+                            around.endpoints.used(&around.connection, &target);
+                        }
+                    } else if let Some(rest) = slot.take() {
+                        rest.end(&around, &target).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self, now: Timestamp) -> Next<S> {
+        let mut state = lock(&self.state);
+        state.all.retain(|kept| !kept.is_empty());
+        let Some(first) = state.all.iter_mut().min_by_key(|kept| kept.due) else {
+            state.looks_at = None;
+            return Next::Nothing;
+        };
+        let due = first.due;
+        if due > now {
+            state.looks_at = Some(due);
+            return Next::WaitUntil(due);
+        }
+        first.due = now.plus(IDLE);
+        Next::LookAfter(first.target.clone(), Arc::clone(&first.session))
+    }
+}
+
+impl<S: Keep> Kept<S> {
+    fn is_empty(&self) -> bool {
+        self.session.try_lock().is_ok_and(|session| session.is_none())
     }
 }
 
