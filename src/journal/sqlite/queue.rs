@@ -85,26 +85,29 @@ impl Queue {
         true
     }
 
-    /// The requests of the next commit: all that is queued, as soon as somebody waits for one of them or none
-    /// has come for a while. `None`: nothing will come any more.
+    /// The requests of the next commit: all that is queued, as soon as somebody waits for one of them or it was
+    /// time for company to come. `None`: nothing will come any more.
+    ///
+    /// Who has just committed looks again by itself: what comes soon after, and nobody waits for, wakes nobody.
     pub(super) fn next(&self) -> Option<Group> {
         let mut state = self.state();
-        while state.requests.is_empty() {
-            if state.closed {
-                return None;
-            }
-            state.writer = Writing::Sleeps;
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.writer = Writing::Works;
-        let deadline = Instant::now() + LINGER;
+        let mut deadline = Instant::now() + LINGER;
         while !state.awaited && !state.closed && state.requests.len() < LARGEST_GROUP {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !left.is_zero() {
+                let waited = self.wake.wait_timeout(state, left);
+                (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            } else if state.requests.is_empty() {
+                state.writer = Writing::Sleeps;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.writer = Writing::Works;
+                deadline = Instant::now() + LINGER;
+            } else {
                 break;
             }
-            let waited = self.wake.wait_timeout(state, left);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.requests.is_empty() {
+            return None;
         }
         let most = state.requests.len().min(LARGEST_GROUP);
         let rest = state.requests.split_off(most);
