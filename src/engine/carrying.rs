@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::FutureExt as _;
 use serde_json::Value;
 
 use super::apply::{
@@ -378,8 +377,12 @@ impl<'a> Carry<'a> {
         let notes = self.notes(index, None);
         let cx = self.context(&key, change, &notes);
         let recorded = self.task.record(events, Durability::Synced);
-        // Without the start, what is made ready is given up at once.
-        let ready = applier.prepare(&cx).map(Ok);
+        // The start goes first: the disk takes longest. Without it, what is made ready is given up at once.
+        let ready = async {
+            tokio::task::yield_now().await;
+            applier.prepare(&cx).await;
+            Ok(())
+        };
         futures::future::try_join(recorded, ready).await?;
         let applied = applier.apply(&cx).await;
         // What was made ready and not used must not be taken for a session that is at work on the change.
