@@ -52,7 +52,7 @@ pub struct Size {
     pub runs: u32,
     /// Steps of each of them.
     pub steps: u32,
-    /// Changes on a server, one after the other.
+    /// Changes on a server, one after the other, and as many of a fan-out.
     pub changes: u32,
     /// Settled steps of a run that is gone on with; a hundredth of it is measured too.
     pub settled: u32,
@@ -200,7 +200,7 @@ pub async fn measure(
     }
     if let Some(server) = beside.server.filter(|_| size.changes > 0) {
         tell("changes on a server");
-        figures.push(bench.changes(&dir.join("changes"), server, size.changes).await?);
+        figures.extend(bench.changes(&dir.join("changes"), server, size.changes).await?);
     }
     if size.items > 0 {
         tell("a fan-out");
@@ -487,13 +487,18 @@ fn script_step(id: String, needs: Option<String>, with: Value) -> PlannedStep {
 /// A fan-out of so many scripts.
 fn fan_out_step(items: u32) -> PlannedStep {
     let mut step = script_step("each".to_owned(), None, json!({ "n": "${{ item }}" }));
-    step.for_each = Some(ForEach {
+    step.for_each = Some(each(items, 8));
+    step
+}
+
+/// For each of so many numbers.
+fn each(items: u32, max_parallel: u32) -> ForEach {
+    ForEach {
         items: json!((0..items).collect::<Vec<_>>()),
         key: "${{ item }}".to_owned(),
-        max_parallel: 8,
+        max_parallel,
         fail_fast: true,
-    });
-    step
+    }
 }
 
 fn bench_step(id: String, needs: Option<String>, action: Action) -> PlannedStep {
