@@ -182,8 +182,10 @@ impl<'a> Trial<'a> {
             faults.push(format!("the chain of the journal is broken: {broken:?}"));
         }
         let runs = journal.runs(RunFilter::default()).await?;
-        let [run] = runs.as_slice() else {
-            return Err(CrashError::Runs { found: runs.len() });
+        // Beside it may be rehearsals, which have no key.
+        let started: Vec<_> = runs.iter().filter(|run| run.key.is_some()).collect();
+        let [run] = started.as_slice() else {
+            return Err(CrashError::Runs { found: started.len() });
         };
         let entries = journal.read(&Stream::Run(run.run_id.clone()), 0).await?;
         let view = RunView::from_entries(&self.place.plan, &entries);

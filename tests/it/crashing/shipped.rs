@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::emulator::daemon::{ask, done, gone, lakeops, project};
+use crate::emulator::daemon::{ask, done, gone, lakeops_with, project};
 use crate::harness::Place;
 
 /// What a run has for itself.
@@ -78,6 +78,7 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
     ("capacity_review", Branch, &HERE),
     ("collect_branch", Branch, &HERE),
     ("collect_metrics", Branch, &["project=shop", ONE_BRANCH]),
+    ("cost_review", Branch, &["project=shop"]),
     (
         "execute_low_risk_sop",
         Branch,
@@ -107,6 +108,11 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
     ("reset_staging", Own(&["staging"]), &["project=shop"]),
     ("resync_check", Branch, &["project=shop", "branch=production", "settle=1s", PAIRS]),
     ("review_queue", Branch, &HERE),
+    (
+        "rewrite_bloat",
+        Own(&[]),
+        &["project=shop", "branch=production", "full_size=1MiB", "full_ratio=0.2"],
+    ),
     ("run_full_index_analysis", Branch, &HERE),
     ("run_full_sync_validation", Branch, &["project=shop", "branch=production", PAIRS]),
     (
@@ -138,17 +144,10 @@ const SHIPPED: &[(&str, Ground, &[&str])] = &[
 ];
 
 /// Those that are not run by themselves, and why.
-const NOT_ALONE: &[(&str, &str)] = &[
-    ("cost_review", "it asks a SQL warehouse, and the emulator names none by itself"),
-    (
-        "promote_migrations",
-        "it takes to a branch what was tried on another in the same run: `migrate_schema` runs it",
-    ),
-    (
-        "rewrite_bloat",
-        "its approval demands a rehearsal of exactly its changes, and a copy had none",
-    ),
-];
+const NOT_ALONE: &[(&str, &str)] = &[(
+    "promote_migrations",
+    "it takes to a branch what was tried on another in the same run: `migrate_schema` runs it",
+)];
 
 /// What makes an emulator with `shop/production`, and the folders that the program looks into.
 async fn emulator() -> (Place, Value) {
@@ -181,7 +180,9 @@ fn tested(place: &Place, name: &str, ground: Ground, more: &[&str]) -> (i32, Val
         Named => args.extend(["--own-project=named", "--outside"]),
     }
     args.extend(more);
-    lakeops(place, &args)
+    // The emulator answers questions about costs on any warehouse.
+    let warehouse = [("DATABRICKS_WAREHOUSE_ID", "w")];
+    lakeops_with(place, if name == "cost_review" { &warehouse } else { &[] }, &args)
 }
 
 #[test]

@@ -12,6 +12,15 @@ use crate::harness::Place;
 
 /// Runs the program; the state directory is the one of the place.
 pub(crate) fn lakeops(place: &Place, arguments: &[&str]) -> (i32, Value) {
+    lakeops_with(place, &[], arguments)
+}
+
+/// The same with these variables.
+pub(crate) fn lakeops_with(
+    place: &Place,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakeops"));
     command.args(["--output", "json", "--state"]).arg(place.state()).args(arguments);
     command.current_dir(place.base.path()).env_clear().stdin(Stdio::null());
@@ -20,6 +29,7 @@ pub(crate) fn lakeops(place: &Place, arguments: &[&str]) -> (i32, Value) {
             command.env(name, value);
         }
     }
+    command.envs(variables.iter().copied());
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let value = serde_json::from_str(&said)
