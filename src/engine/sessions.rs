@@ -356,16 +356,10 @@ impl<S: Keep> Shelved<S> {
                         () = self.sooner.notified() => {}
                     }
                 }
+                // Each by itself: a server that does not answer holds up none of the others.
                 Next::LookAfter(target, session) => {
-                    let mut slot = session.lock().await;
-                    if let Some(rest) = slot.as_mut().filter(|rest| rest.left.is_some()) {
-                        if !rest.reset(&around.name, &*around.kill).await {
-                            *slot = None;
-                            around.endpoints.used(&around.connection, &target);
-                        }
-                    } else if let Some(rest) = slot.take() {
-                        rest.end(&around, &target).await;
-                    }
+                    let around = around.clone();
+                    tokio::spawn(async move { look_after(session, &around, &target).await });
                 }
             }
         }
@@ -385,6 +379,23 @@ impl<S: Keep> Shelved<S> {
         }
         first.due = now.plus(IDLE);
         Next::LookAfter(first.target.clone(), Arc::clone(&first.session))
+    }
+}
+
+/// Resets a session, or closes it when it needs no reset.
+async fn look_after<S: Keep>(
+    session: Arc<Held<Option<Rest<S>>>>,
+    around: &Around,
+    target: &Target,
+) {
+    let mut slot = session.lock().await;
+    if let Some(rest) = slot.as_mut().filter(|rest| rest.left.is_some()) {
+        if !rest.reset(&around.name, &*around.kill).await {
+            *slot = None;
+            around.endpoints.used(&around.connection, target);
+        }
+    } else if let Some(rest) = slot.take() {
+        rest.end(around, target).await;
     }
 }
 
